@@ -1,0 +1,38 @@
+"""Errors a user can act on: one sentence that says what, where and what to do, and an exit code.
+
+Exit codes of the command line:
+  0  done            1  internal error        2  bad usage or unreadable input
+  3  marked, but the payload is unreadable    4  not marked
+  5  a batch finished, but some of its files failed
+  6  ``find --exit-code``: a trace was found
+"""
+
+from __future__ import annotations
+
+OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND = range(7)
+
+
+class VestigeError(Exception):
+    """Base of every error that is shown to the user as one sentence, without a traceback."""
+
+    exit_code = BAD_INPUT
+
+
+class InputError(VestigeError):
+    """The input is missing, corrupt, unsupported or beyond a limit."""
+
+
+class LimitError(InputError):
+    """The input is larger than a safety limit; the message names the option that raises it."""
+
+
+class UsageError(VestigeError):
+    """Options that do not fit together, or a value out of range."""
+
+
+class KeyFileError(VestigeError):
+    """A key file is missing, malformed or readable by other users."""
+
+
+class MissingDependencyError(VestigeError):
+    """An optional package is needed; the message says which extra installs it."""

@@ -1,0 +1,81 @@
+"""Seeds, devices and the description of the machine that results are recorded with."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import random
+from typing import Any
+
+import numpy as np
+
+from vestige.core.errors import UsageError
+
+
+def rng(seed: int, *path: object) -> np.random.Generator:
+    """A generator for one place in a computation: same seed and path, same numbers, independent of other paths.
+
+    >>> rng(0, "noise", 3).integers(10) == rng(0, "noise", 3).integers(10)
+    True
+    """
+    import hashlib
+
+    text = "/".join(str(p) for p in (seed, *path))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little"))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and, where it is loaded, torch."""
+    import sys
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def device(name: str = "auto") -> Any:
+    """The torch device of that name; "auto" takes an accelerator where there is one.
+
+    Raises UsageError when the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"There is no device {name!r} here; use --device auto or cpu.") from None
+    return chosen
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of vestige and the packages results depend on."""
+    names = packages or ("vestige", "numpy", "scipy", "pillow", "opencv-python-headless", "torch")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores and accelerator, in the words results are recorded with."""
+    import sys
+
+    described: dict[str, Any] = {
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        described["accelerator"] = torch.cuda.get_device_name()
+    return described

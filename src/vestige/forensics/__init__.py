@@ -1,0 +1,111 @@
+"""Was it edited, where, and is it real."""
+
+from vestige.core.catalogue import System
+
+SYSTEMS = (
+    System(
+        "laundering",
+        "Stable-Diffusion image laundering and its two-stage detector",
+        ("attack", "find", "measure"),
+        title="When Synthetic Traces Hide Real Content: Analysis of Stable Diffusion Image Laundering",
+        venue="WIFS 2024",
+    ),
+    System(
+        "sear",
+        "SEAR: self-supervised anti-forensics against forgery localisation",
+        ("attack",),
+        title="Evading Detection Actively: Toward Anti-Forensics Against Forgery Localization",
+        venue="IEEE TDSC 22(2):852–869, 2025 (arXiv 2310.10036)",
+    ),
+    System(
+        "ucf",
+        "UCF: uncovering common features for deepfake detection",
+        ("find",),
+        title="UCF: Uncovering Common Features for Generalizable Deepfake Detection",
+        venue="ICCV 2023",
+    ),
+    System(
+        "dadm",
+        "DADM: dual alignment of domain and modality for face anti-spoofing",
+        ("find",),
+        title="DADM: Dual Alignment of Domain and Modality for Face Anti-spoofing",
+        venue="ICCV 2025 (arXiv 2503.00429)",
+    ),
+    System(
+        "pixar",
+        "PIXAR: pixel-difference labels, taxonomy and metrics for generative tampering",
+        ("measure", "find"),
+        title="From Masks to Pixels and Meaning: A New Taxonomy, Benchmark, and Metrics for VLM Image Tampering",
+        venue="arXiv 2603.20193 (2026)",
+    ),
+    System(
+        "nas_dfd",
+        "architecture search for general face-forgery detection",
+        ("find", "learn"),
+        title="Searching for the Fakes: Efficient Neural Architecture Search for General Face Forgery Detection",
+        venue="arXiv 2306.08830 (2023)",
+    ),
+    System(
+        "tripinet",
+        "TriPINet: tripartite progressive integration for manipulation localisation",
+        ("find",),
+        title="TriPINet: Tripartite Progressive Integration Network for Image Manipulation Localization",
+        venue="arXiv 2212.12841 (2022)",
+    ),
+    System(
+        "hcl",
+        "hierarchical contrastive learning for corruption detection",
+        ("find", "restore"),
+        title="Hierarchical Contrastive Learning for Pattern-Generalizable Image Corruption Detection",
+        venue="ICCV 2023",
+    ),
+    System(
+        "wscl",
+        "WSCL: weakly supervised self-consistency learning for manipulation detection",
+        ("find",),
+        title="Towards Generic Image Manipulation Detection with Weakly-Supervised Self-Consistency Learning",
+        venue="ICCV 2023 (arXiv 2309.01246)",
+    ),
+    System(
+        "rigid",
+        "RIGID: training-free detection by noise sensitivity of a foundation model",
+        ("find",),
+        title="RIGID: A Training-free and Model-Agnostic Framework for Robust AI-Generated Image Detection",
+        venue="arXiv 2405.20112 (2024)",
+    ),
+    System(
+        "recolor",
+        "recoloured-image detection by spatial correlation",
+        ("find",),
+        title="Detecting Recolored Image by Spatial Correlation",
+        venue="arXiv 2204.10973 (2022)",
+    ),
+    System(
+        "patchcraft",
+        "PatchCraft: Smash & Reconstruction, rich/poor texture contrast",
+        ("find", "measure"),
+        title="PatchCraft: Exploring Texture Patch for Efficient AI-generated Image Detection",
+        venue="arXiv 2311.12397 (2023)",
+    ),
+    System(
+        "clipmasterprints",
+        "CLIPMasterPrints: fooling master images for image-text models",
+        ("attack", "find", "erase"),
+        title="Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints",
+        venue="arXiv 2307.03798 (2023, revised 2024)",
+    ),
+    System(
+        "imaginet",
+        "ImagiNet data design and SelfCon baseline",
+        ("find", "learn", "measure"),
+        title="ImagiNet: A Multi-Content Dataset for Generalizable Synthetic Image Detection via Contrastive Learning",
+        venue="arXiv 2407.20020 (2024)",
+    ),
+    System(
+        "fairfd",
+        "FairFD: racial fairness of forgery detectors and honest fairness metrics",
+        ("measure", "erase"),
+        title="Thinking Racial Bias in Fair Forgery Detection: Models, Datasets and Evaluations",
+        venue="AAAI 2025 (arXiv 2407.14367)",
+    ),
+)

@@ -1,0 +1,111 @@
+"""Making models forget, and measuring it."""
+
+from vestige.core.catalogue import System
+
+SYSTEMS = (
+    System(
+        "sparse_unlearn",
+        "prune first, then unlearn; l1-sparse",
+        ("erase", "measure"),
+        title="Model Sparsity Can Simplify Machine Unlearning",
+        venue="NeurIPS 2023 (spotlight)",
+    ),
+    System(
+        "ssd",
+        "Selective Synaptic Dampening",
+        ("erase",),
+        title="Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening",
+        venue="AAAI 2024",
+    ),
+    System(
+        "corrective",
+        "corrective machine unlearning",
+        ("measure", "erase"),
+        title="Corrective Machine Unlearning",
+        venue="TMLR 2024",
+    ),
+    System(
+        "worst_case",
+        "worst-case forget sets by bi-level optimisation",
+        ("attack", "measure"),
+        title="Challenging Forgets: Unveiling the Worst-Case Forget Sets in Machine Unlearning",
+        venue="ECCV 2024",
+    ),
+    System(
+        "regression_unlearn",
+        "Blindspot and Gaussian fine-tuning for regressors",
+        ("erase", "measure"),
+        title="Deep Regression Unlearning",
+        venue="ICML 2023",
+    ),
+    System(
+        "acu",
+        "analytic continual unlearning",
+        ("erase", "learn"),
+        title="ACU: Analytic Continual Unlearning for Efficient and Exact Forgetting with Privacy Preservation",
+        venue="arXiv 2505.12239 (2025)",
+    ),
+    System(
+        "laf",
+        "Label-Agnostic Forgetting",
+        ("erase",),
+        title="Label-Agnostic Forgetting: A Supervision-Free Unlearning in Deep Models",
+        venue="ICLR 2024",
+    ),
+    System(
+        "repr_audit",
+        "representation-level evaluation",
+        ("measure",),
+        title="Are We Truly Forgetting? A Critical Re-examination of Machine Unlearning Evaluation Protocols",
+        venue="2025 (arXiv 2503.06991)",
+    ),
+    System(
+        "sae_restore",
+        "suppression or deletion by SAE restoration",
+        ("attack", "measure"),
+        title="Suppression or Deletion: A Restoration-Based Representation-Level Analysis of Machine Unlearning",
+        venue="WWW 2026 (short)",
+    ),
+    System(
+        "mufac",
+        "identity-unlearning benchmark (MUFAC / MUCAC)",
+        ("measure",),
+        title="Towards Machine Unlearning Benchmarks: Forgetting the Personal Identities in Facial Recognition Systems",
+        venue="AAAI 2024 PPAI workshop",
+    ),
+    System(
+        "fiubench",
+        "fictitious-identity unlearning for vision-language models",
+        ("measure", "erase", "attack"),
+        title="Benchmarking Vision Language Model Unlearning via Fictitious Facial Identity Dataset",
+        venue="ICLR 2025",
+    ),
+    System(
+        "unlok_vqa",
+        "deleting multimodal facts under attack",
+        ("erase", "attack", "measure"),
+        title="Unlearning Sensitive Information in Multimodal LLMs: Benchmark and Attack-Defense Evaluation",
+        venue="TMLR 2024",
+    ),
+    System(
+        "forgetme",
+        "training-free local forgetting data and the Entangled metric",
+        ("erase", "measure"),
+        title="Prompt-Driven and Training-Free Forgetting Approach and Dataset for Large Language Models (later titled ForgetMe)",
+        venue="2025",
+    ),
+    System(
+        "zk_apex",
+        "verifiable personalised unlearning (masking + Group-OBS + proof)",
+        ("erase", "measure"),
+        title="ZK-APEX: Zero-Knowledge Approximate Personalized Unlearning with Executable Proofs",
+        venue="MLSys 2026 (arXiv 2025)",
+    ),
+    System(
+        "ununlearning",
+        "in-context reintroduction",
+        ("attack", "measure"),
+        title="UnUnlearning: Unlearning is not sufficient for content regulation in advanced generative AI",
+        venue="2024 (position paper)",
+    ),
+)
