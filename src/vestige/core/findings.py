@@ -85,6 +85,30 @@ class Finding:
             "details": dict(self.details),
         }
 
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], map: np.ndarray | None = None) -> Finding:
+        """The finding behind `to_dict`; its words are kept as they were."""
+        applies = bool(value["applies"])
+        summary = str(value["summary"])
+        score = value["score"]
+        return cls(
+            examiner=value["examiner"],
+            kind=value["kind"],
+            score=float("nan") if score is None else float(score),
+            when_flagged=summary,
+            when_clear=summary,
+            flagged=bool(value["flagged"]),
+            applies=applies,
+            why_not="" if applies else summary.removeprefix("Does not apply: "),
+            probability=value["probability"],
+            threshold=value["threshold"],
+            false_positive_rate=value["false_positive_rate"],
+            evidence=tuple(value["evidence"]),
+            map=map,
+            map_caption=value["map_caption"] or "",
+            details=value["details"],
+        )
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -110,6 +134,10 @@ class Verdict:
             "kinds": list(self.kinds),
             "sentences": list(self.sentences),
         }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Verdict:
+        return cls(value["label"], float(value["probability"]), tuple(value["sentences"]), tuple(value["kinds"]))
 
 
 @dataclass(frozen=True)
@@ -141,3 +169,17 @@ class Findings:
             "verdict": self.verdict.to_dict(),
             "findings": [f.to_dict() for f in self.findings],
         }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], maps: Mapping[str, np.ndarray] | None = None) -> Findings:
+        """The findings behind `to_dict`; ``maps`` holds float32 maps by examiner."""
+        maps = maps or {}
+        return cls(
+            source=value["source"],
+            sha256=value["sha256"],
+            format=value["format"],
+            width=int(value["width"]),
+            height=int(value["height"]),
+            findings=tuple(Finding.from_dict(f, maps.get(f["examiner"])) for f in value["findings"]),
+            verdict=Verdict.from_dict(value["verdict"]),
+        )

@@ -116,9 +116,7 @@ def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
             raise InputError(f"{path} is a folder; name a file in it.")
         size = path.stat().st_size
         if size > limits.max_bytes:
-            raise LimitError(
-                f"{path} is {size / 2**20:.0f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB."
-            )
+            raise LimitError(f"{path} is {size / 2**20:.0f} MiB; the limit is {limits.max_bytes / 2**20:.0f} MiB.")
         if not path.is_file():
             raise InputError(f"{path} is not a regular file; copy its content to a file first.")
         data = path.read_bytes()
@@ -139,9 +137,7 @@ def open_image(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS
     kind = sniff(data[:300])
     if kind not in IMAGE_FORMATS:
         known = ", ".join(IMAGE_FORMATS)
-        raise InputError(
-            f"{name} is not a picture vestige reads (content looks like {kind}); it reads {known}."
-        )
+        raise InputError(f"{name} is not a picture vestige reads (content looks like {kind}); it reads {known}.")
     if kind == "HEIF" and not _register_heif():
         raise InputError(f"{name} is HEIF; install pillow-heif to read it.")
     Image = _pillow()
@@ -340,11 +336,7 @@ def encode(
         "HEIF": {"quality": quality, "chroma": 444 if subsampling == 0 else 420},
     }.get(format, {})
     for key, value in (("exif", exif), ("icc_profile", icc), ("xmp", xmp)):
-        if (
-            value
-            and format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF")
-            and (key, format) != ("xmp", "TIFF")
-        ):
+        if value and format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF") and (key, format) != ("xmp", "TIFF"):
             options[key] = value
     if format == "HEIF" and not _register_heif():
         raise UsageError("Writing HEIF needs pillow-heif; install it or choose another format.")

@@ -39,9 +39,7 @@ def generate_key(path: str | Path, *, force: bool = False) -> Key:
     Raises KeyFileError when the file exists, unless ``force``.
     """
     if Path(path).exists() and not force:
-        raise KeyFileError(
-            f"{path} exists already; choose another name (overwriting it would orphan its marks)."
-        )
+        raise KeyFileError(f"{path} exists already; choose another name (overwriting it would orphan its marks).")
     key = Key(secrets.token_bytes(32))
     write_atomic(path, _HEADER + base64.b64encode(bytes(key)).decode() + "\n", mode=0o600)
     return key
@@ -57,9 +55,7 @@ def load_key(path: str | Path) -> Key:
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise KeyFileError(f"{path} can be read by other users; run: chmod 600 {path}")
         if path.stat().st_size > 4096:
-            raise KeyFileError(
-                f"{path} is not a vestige key file; make one with: vestige mark --new-key FILE"
-            )
+            raise KeyFileError(f"{path} is not a vestige key file; make one with: vestige key FILE")
         text = path.read_text(encoding="ascii").strip()
         if not text.startswith(_HEADER):
             raise ValueError
@@ -67,13 +63,11 @@ def load_key(path: str | Path) -> Key:
         if len(key) != 32:
             raise ValueError
     except FileNotFoundError:
-        raise KeyFileError(f"{path} does not exist; make a key with: vestige mark --new-key {path}") from None
+        raise KeyFileError(f"{path} does not exist; make a key with: vestige key {path}") from None
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read ({error.strerror or error}).") from None
     except ValueError:
-        raise KeyFileError(
-            f"{path} is not a vestige key file; make one with: vestige mark --new-key FILE"
-        ) from None
+        raise KeyFileError(f"{path} is not a vestige key file; make one with: vestige key FILE") from None
     return Key(key)
 
 

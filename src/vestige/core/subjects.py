@@ -118,9 +118,7 @@ class ImageSubject:
         return orient(map, self.decoded.orientation)
 
 
-def open_subject(
-    path: str | Path, limits: Limits = DEFAULT_LIMITS
-) -> ImageSubject | DatasetSubject | ModelSubject:
+def open_subject(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubject | DatasetSubject | ModelSubject:
     """Open whatever a path holds, judged by content.
 
     Files: pictures; parquet and tar are data sets; safetensors, pickles and torch archives are models. Folders: a

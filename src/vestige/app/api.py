@@ -1,0 +1,209 @@
+"""The public Python interface: the verbs of the command line as functions on files and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vestige.core.catalogue import system
+from vestige.core.errors import InputError, UsageError
+from vestige.core.files import write_atomic
+from vestige.core.image_io import encode, format_for, to_uint8
+from vestige.core.keys import PUBLIC_KEY, load_key
+from vestige.core.subjects import ImageSubject
+
+if TYPE_CHECKING:
+    from vestige.core.findings import Findings
+    from vestige.core.roles import Reading
+
+Picture = str | Path | bytes | np.ndarray | ImageSubject
+
+
+def subject_of(picture: Picture) -> ImageSubject:
+    """An `ImageSubject` from a path, encoded bytes or an array (uint8 H×W×3, or float 3×H×W / 1×3×H×W in [0, 1]).
+
+    Arrays become PNG bytes, so examiners see a picture without any file history.
+    Raises InputError for anything else.
+    """
+    if isinstance(picture, ImageSubject):
+        return picture
+    if isinstance(picture, bytes | bytearray):
+        return ImageSubject(bytes(picture))
+    if isinstance(picture, np.ndarray):
+        shape = picture.shape
+        if picture.dtype == np.uint8 and picture.ndim == 3 and shape[2] == 3:
+            return ImageSubject(encode(picture, "PNG"), "array")
+        if picture.dtype.kind == "f" and shape[-3:-2] == (3,) and shape[:-3] in ((), (1,)):
+            return ImageSubject(encode(to_uint8(picture), "PNG"), "array")
+        raise InputError(f"An array picture is uint8 H×W×3 or float (1×)3×H×W in [0, 1], got {picture.dtype} {shape}.")
+    return ImageSubject.open(picture)
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """Read a picture as float32 1×3×H×W, upright sRGB in [0, 1].
+
+    Raises InputError for missing or damaged files, LimitError beyond the safety limits.
+    """
+    return ImageSubject.open(path).image
+
+
+def _key(key: bytes | str | Path | None) -> bytes:
+    if key is None:
+        return PUBLIC_KEY
+    return bytes(key) if isinstance(key, bytes) else load_key(key)
+
+
+def find(picture: Picture, *, keys: Sequence[bytes | str | Path] = (), only: Sequence[str] = ()) -> Findings:
+    """Examine a picture with the default panel.
+
+    keys: watermark keys (or key files) to try besides the public one. only: examiners to use.
+    Raises InputError for unreadable pictures, UsageError for unknown examiners.
+
+    >>> import vestige, numpy as np
+    >>> vestige.find(np.full((64, 64, 3), 128, np.uint8), only=["container"]).verdict.label
+    'no trace found'
+    """
+    from vestige.core.panel import shared_panel
+
+    panel = shared_panel(tuple(_key(k) for k in keys), tuple(only))
+    return panel.examine(subject_of(picture))
+
+
+def mark(
+    picture: Picture,
+    out: str | Path | None = None,
+    *,
+    message: str | None = None,
+    bits: np.ndarray | None = None,
+    key: bytes | str | Path | None = None,
+    method: str = "dwt_dct_svd",
+    quality: int = 95,
+    keep_metadata: bool = False,
+    **options: Any,
+) -> np.ndarray:
+    """Hide a short text or bits in a picture; returns uint8 (or uint16) H×W×3 and writes ``out`` when given.
+
+    key: 32 bytes or a key file; without one the mark is public. options: the method's hyper-parameters.
+    Transparency and sixteen bits are kept where the output format can hold them.
+    Raises UsageError when the payload does not fit or the picture is too small.
+
+    >>> import vestige, numpy as np
+    >>> picture = np.random.default_rng(0).integers(40, 200, (256, 256, 3), dtype=np.uint8)
+    >>> vestige.read(vestige.mark(picture, message="hi")).message
+    'hi'
+    """
+    if (message is None) == (bits is None):
+        raise UsageError("Give either a message or bits to hide.")
+    subject = subject_of(picture)
+    marker = _method(method, "mark", options)
+    payload = message if message is not None else np.asarray(bits, bool)
+    images = marker.mark(subject.image, payload, _key(key))
+    deep = subject.decoded.deep is not None and (out is None or format_for(out) in ("PNG", "TIFF"))
+    pixels = (images[0].transpose(1, 2, 0).clip(0, 1) * 65535 + 0.5).astype(np.uint16) if deep else to_uint8(images)
+    if out is not None:
+        write_picture(out, pixels, subject, quality=quality, keep_metadata=keep_metadata)
+    return pixels
+
+
+def read(picture: Picture, *, key: bytes | str | Path | None = None, method: str = "dwt_dct_svd") -> Reading:
+    """Read a mark: outcome "read", "unreadable" or "absent", with a p-value.
+
+    Raises InputError for unreadable pictures.
+    """
+    (reading,) = _method(method, "mark", {}).read(subject_of(picture).image, _key(key))
+    return reading
+
+
+def erase(
+    picture: Picture, out: str | Path | None = None, *, method: str = "face_obscure", mask: Picture | None = None,
+    **options: Any,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Remove something from a picture; returns uint8 H×W×3 and the bool mask H×W of what changed.
+
+    mask: a picture of the same size, white where to erase, for methods that need one.
+    Raises UsageError when the mask is missing or has another size.
+    """
+    subject = subject_of(picture)
+    images, changed = _method(method, "erase", options).erase(subject.image, _mask(mask, subject))
+    pixels = to_uint8(images)
+    if out is not None:
+        write_picture(out, pixels, subject)
+    return pixels, changed[0, 0]
+
+
+def restore(
+    picture: Picture, out: str | Path | None = None, *, method: str = "nlm", mask: Picture | None = None, **options: Any
+) -> np.ndarray:
+    """Bring back what was lost (noise, holes, resolution); returns uint8 H×W×3.
+
+    mask: a picture of the same size, white where something is missing, for inpainting.
+    Raises UsageError when the mask is missing or has another size.
+    """
+    subject = subject_of(picture)
+    pixels = to_uint8(_method(method, "restore", options).restore(subject.image, _mask(mask, subject)))
+    if out is not None:
+        write_picture(out, pixels, subject)
+    return pixels
+
+
+def write_picture(
+    out: str | Path, pixels: np.ndarray, subject: ImageSubject, *, quality: int = 95, keep_metadata: bool = False
+) -> None:
+    """Write the changed picture with the original's transparency and, on request, its metadata.
+
+    EXIF orientation is reset, because pixels are written upright; the thumbnail is dropped, because it would show
+    the old picture. Raises UsageError for an unknown ending.
+    """
+    write_atomic(out, encode_like(pixels, subject, format_for(out), quality=quality, keep_metadata=keep_metadata))
+
+
+def encode_like(
+    pixels: np.ndarray, subject: ImageSubject, format: str, *, quality: int = 95, keep_metadata: bool = False
+) -> bytes:
+    """The changed picture's file content; see `write_picture`."""
+    alpha = subject.alpha
+    if alpha is not None and (alpha.shape != pixels.shape[:2] or pixels.dtype != np.uint8):
+        alpha = None
+    exif = xmp = None
+    if keep_metadata:
+        exif, xmp = _metadata(subject)
+    return encode(pixels, format, quality=quality, alpha=alpha, exif=exif, xmp=xmp)
+
+
+def _metadata(subject: ImageSubject) -> tuple[bytes | None, bytes | None]:
+    from vestige.core.image_io import open_image
+
+    image, _ = open_image(subject.data, subject.source, subject.limits)
+    try:
+        exif = image.getexif()
+        exif.pop(0x0112, None)
+        content = exif.tobytes() if len(exif) else None
+    except Exception as error:  # damaged EXIF cannot be kept; say so instead of writing half of it
+        raise InputError(f"The metadata of {subject.source} is damaged and cannot be kept ({error}).") from None
+    xmp = image.info.get("xmp")
+    return content, xmp if isinstance(xmp, bytes) else None
+
+
+def _method(slug: str, role: str, options: dict[str, Any]) -> Any:
+    entry = system(slug)
+    if role not in entry.roles:
+        raise UsageError(f"{slug} does not {role}; 'vestige systems --role {role}' lists what does.")
+    try:
+        return entry.load()(**options)
+    except TypeError as error:
+        raise UsageError(f"{slug} does not take these options ({error}).") from None
+
+
+def _mask(mask: Picture | None, subject: ImageSubject) -> np.ndarray | None:
+    if mask is None:
+        return None
+    pixels = subject_of(mask).pixels
+    if pixels.shape[:2] != (subject.height, subject.width):
+        raise UsageError(
+            f"The mask is {pixels.shape[1]}×{pixels.shape[0]} and the picture {subject.width}×{subject.height}; "
+            "they must have the same size."
+        )
+    return (pixels.max(axis=2) > 127)[None, None]

@@ -1,0 +1,247 @@
+"""What reports are made of, and the words every report uses for the same number."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from vestige.core.findings import Finding, Findings
+
+KIND_LABELS = {
+    "edit": "Edited pixels",
+    "history": "Resaved",
+    "generated": "Generated",
+    "mark": "Watermark",
+    "payload": "Hidden data",
+    "container": "File structure",
+    "provenance": "Provenance",
+    "duplicate": "Copy",
+}
+LABELS = {
+    "traces found": "Traces found",
+    "no trace found": "No trace found",
+    "not examined": "Not examined",
+}
+_GROUP_TITLES = {
+    "exact": "copies of the same file",
+    "same pixels": "files with the same pixels",
+    "near": "near copies of one picture",
+}
+#: Kinds that say something about a picture without speaking against it.
+_NEUTRAL = frozenset({"history", "mark", "provenance", "duplicate"})
+_ACRONYMS = re.compile(r"\b(jpe?g|png|ela|cfa|prnu|exif|xmp|iptc|dct|dwt|fft|lsb|c2pa|clip|gan|icc|rgb|ai)\b", re.I)
+
+
+@dataclass(frozen=True)
+class ReportItem:
+    """One picture of a report: its findings and a preview, uint8 H×W×3 upright sRGB at any size."""
+
+    findings: Findings
+    preview: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = self.preview.shape
+        if self.preview.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"a preview is uint8 H×W×3, got {self.preview.dtype} {shape}")
+
+    @classmethod
+    def of(cls, findings: Findings, pixels: np.ndarray, side: int = 1024) -> ReportItem:
+        """An item that keeps no more than a report shows: preview and maps of at most ``side`` pixels.
+
+        Use it while walking a folder, so that full-size pictures and maps can be freed.
+        """
+        kept = tuple(f if f.map is None else replace(f, map=bounded(f.map, side // 2)) for f in findings.findings)
+        return cls(replace(findings, findings=kept), bounded(pixels, side))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be examined, and why in one sentence."""
+
+    source: str
+    error: str
+
+
+@dataclass(frozen=True)
+class ReportGroup:
+    """Pictures that belong together, such as copies of one another.
+
+    sources: as their findings name them. kind: one word for programs, such as "exact" or "near".
+    """
+
+    title: str
+    sources: tuple[str, ...]
+    note: str = ""
+    kind: str = ""
+
+
+def bounded(array: np.ndarray, side: int) -> np.ndarray:
+    """The array (uint8 h×w×3 or float32 h×w) averaged down to ``side`` pixels on its longer edge, never enlarged.
+
+    >>> bounded(np.zeros((10, 40, 3), np.uint8), 20).shape
+    (5, 20, 3)
+    """
+    from PIL import Image
+
+    height, width = array.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return array
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(np.ascontiguousarray(array))
+    return np.asarray(image.resize(size, Image.Resampling.BOX))
+
+
+def failure_of(value: Failure | Mapping[str, str] | tuple[str, str]) -> Failure:
+    """A `Failure` from any of the forms in which batches carry them."""
+    if isinstance(value, Failure):
+        return value
+    if isinstance(value, Mapping):
+        return Failure(str(value["source"]), str(value["error"]))
+    source, error = value
+    return Failure(str(source), str(error))
+
+
+def group_of(value: ReportGroup | Mapping[str, Any] | Iterable[object]) -> ReportGroup:
+    """A `ReportGroup` from any form in which groups come.
+
+    Mappings and objects have ``sources`` or ``members`` and may have ``title``, ``note`` and ``kind``; a plain
+    sequence lists the sources. Raises TypeError for anything else.
+
+    >>> group_of(["a.jpg", "b.jpg"]).title
+    '2 copies of one picture'
+    """
+    if isinstance(value, ReportGroup):
+        return value
+    fields = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    members = fields.get("sources", fields.get("members"))
+    if members is None:
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+            raise TypeError(f"a group lists its sources or members, got {type(value).__name__}")
+        members = value
+    sources = tuple(str(m) for m in members)
+    kind = str(fields.get("kind") or "")
+    title = fields.get("title") or f"{len(sources)} {_GROUP_TITLES.get(kind, 'copies of one picture')}"
+    return ReportGroup(str(title), sources, str(fields.get("note") or ""), kind)
+
+
+def percent(probability: float | None) -> str:
+    """A probability for people; extremes are not rounded to certainty.
+
+    >>> percent(0.934), percent(0.9999), percent(0.0), percent(None)
+    ('93%', '>99%', '<1%', '–')
+    """
+    if probability is None or not math.isfinite(probability):
+        return "–"
+    if probability > 0.99:
+        return ">99%"
+    return "<1%" if probability < 0.01 else f"{100 * probability:.0f}%"
+
+
+def one_in(rate: float | None) -> str:
+    """A small share as a fraction.
+
+    >>> one_in(0.005), one_in(0.037), one_in(0.31), one_in(0.0)
+    ('1 of 200', '1 of 27', '31 of 100', 'none')
+    """
+    if rate is None or not math.isfinite(rate):
+        return "–"
+    if rate <= 0:
+        return "none"
+    if rate >= 1:
+        return "all"
+    whole = round(1 / rate)
+    if abs(whole * rate - 1) < 0.02 or rate < 0.03:
+        return f"1 of {whole:,}"
+    return f"{round(100 * rate)} of 100"
+
+
+def error_rate(finding: Finding) -> str:
+    """The false-positive rate in words, empty when the examiner states none."""
+    rate = finding.false_positive_rate
+    if rate is None or not math.isfinite(rate):
+        return ""
+    if rate <= 0:
+        reach = "scores this high" if finding.flagged else "reaches the threshold"
+        return f"No untouched photograph it was tried on {reach}."
+    if rate >= 1:
+        return "Every untouched photograph it was tried on scores this high."
+    single = one_in(rate).startswith("1 of")
+    if finding.flagged:
+        return f"{one_in(rate)} untouched photographs {'scores' if single else 'score'} this high."
+    return f"{one_in(rate)} untouched photographs {'reaches' if single else 'reach'} the threshold."
+
+
+def number(value: float | None) -> str:
+    """A score in four significant digits."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.4g}".replace("-", "−")
+
+
+@cache
+def examiner_name(slug: str) -> str:
+    """What to call an examiner: its name in the catalogue, otherwise its slug in words.
+
+    >>> examiner_name("no_such_jpeg_examiner")
+    'No such JPEG examiner'
+    """
+    from vestige.core.catalogue import systems
+
+    for entry in systems():
+        if entry.slug == slug:
+            return entry.name[:1].upper() + entry.name[1:]
+    words = " ".join(re.split(r"[_\s-]+", slug)).strip() or "examiner"
+    words = words[:1].upper() + words[1:]
+    return _ACRONYMS.sub(lambda m: m[0].upper(), words)
+
+
+def kind_labels(kinds: Iterable[str]) -> list[str]:
+    """Short labels of kinds, in order, each once."""
+    return list(dict.fromkeys(KIND_LABELS.get(k, k) for k in kinds))
+
+
+def tone_of(flagged: bool, kinds: Iterable[str]) -> str:
+    """How much attention a result asks for: "found", "noted" (a trace that speaks against nothing) or "clear"."""
+    if not flagged:
+        return "clear"
+    kinds = set(kinds)
+    return "noted" if kinds and kinds <= _NEUTRAL else "found"
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """Flagged first, then clear, then those that do not apply; the most probable first within each."""
+
+    def rank(finding: Finding) -> tuple[int, float]:
+        group = 2 if not finding.applies else 0 if finding.flagged else 1
+        known = finding.probability is not None and math.isfinite(finding.probability)
+        certain = 1.0 if finding.flagged else 0.0  # a fact read from the file
+        return group, -(finding.probability if known and finding.probability is not None else certain)
+
+    return sorted(findings, key=rank)
+
+
+def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
+    """Counts for the head of a batch report."""
+    counts = dict.fromkeys(LABELS, 0)
+    kinds: dict[str, int] = {}
+    pictures = 0
+    for found in results:
+        pictures += 1
+        counts[found.verdict.label] = counts.get(found.verdict.label, 0) + 1
+        for kind in dict.fromkeys(found.verdict.kinds):
+            kinds[kind] = kinds.get(kind, 0) + 1
+    return {
+        "pictures": pictures,
+        "traces_found": counts["traces found"],
+        "no_trace_found": counts["no trace found"],
+        "not_examined": counts["not examined"],
+        "failed": failed,
+        "kinds": kinds,
+    }

@@ -1,0 +1,216 @@
+"""The terminal report: verdict first, one line for every examiner, evidence where something was found.
+
+Untrusted strings are printed as plain text with control characters shown as escapes, so a file name cannot steer the
+terminal. Without UTF-8 output the report is pure ASCII; nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vestige.app.markup import visible
+from vestige.app.report_items import (
+    LABELS,
+    Failure,
+    ReportGroup,
+    failure_of,
+    group_of,
+    kind_labels,
+    one_in,
+    ordered,
+    percent,
+    tally,
+    tone_of,
+)
+from vestige.app.report_json import to_json_report
+from vestige.core.findings import Finding, Findings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = ["render_batch", "render_text", "to_json_report"]
+
+_STYLES = {"found": "bold yellow", "noted": "bold cyan", "clear": "bold green", "none": "bold"}
+_ASCII = str.maketrans(
+    {"●": "*", "○": "o", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "·": "-", "•": "*"}
+    | dict.fromkeys("“”„«»", '"')
+    | dict.fromkeys("‘’", "'")
+    | dict.fromkeys("\u2009\u202f", " ")
+)
+
+
+class _Writer:
+    """Prints plain strings that fit the console's encoding."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.ascii = console.options.ascii_only
+
+    def plain(self, value: object) -> str:
+        shown = visible(str(value))
+        if not self.ascii:
+            return shown
+        return shown.translate(_ASCII).encode("ascii", "backslashreplace").decode()
+
+    def text(self, value: object, style: str = "") -> Text:
+        from rich.text import Text
+
+        return Text(self.plain(value), style)
+
+    def line(self, value: object = "", style: str = "", indent: int = 0, bullet: str = "") -> None:
+        lead = " " * indent + bullet
+        width = max(20, self.console.width - len(lead))
+        for part in self.text(value, style).wrap(self.console, width) or [self.text("")]:
+            part.rstrip()
+            self.console.print(self.text(lead) + part, soft_wrap=True)
+            lead = " " * len(lead)
+
+    def table(self, *columns: tuple[str, dict[str, Any]]) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+        for title, options in columns:
+            table.add_column(title, **options)
+        return table
+
+
+def render_text(findings: Findings, console: Console, *, verbose: bool = False) -> None:
+    """Print what was found in one picture.
+
+    Evidence is listed for flagged examiners, with ``verbose`` for all of them, together with scores and thresholds.
+    """
+    out = _Writer(console)
+    out.line(findings.source, "bold")
+    out.line(f"{findings.format}, {findings.width} × {findings.height} pixels, sha256 {findings.sha256[:16]}…", "dim")
+    out.line()
+    _verdict(findings, out)
+    if not findings.findings:
+        return
+    out.line()
+    panel = ordered(findings.findings)
+    shown = panel if verbose else [f for f in panel if f.applies]
+    if shown:
+        console.print(_examiners(shown, out))
+    left_out = [f for f in panel if not f.applies and not verbose]
+    if left_out:
+        names = ", ".join(f.examiner for f in left_out)
+        verb = "does" if len(left_out) == 1 else "do"
+        out.line(f"– {names} {verb} not apply here (--verbose says why).", "dim")
+    for finding in shown:
+        if finding.applies and (verbose or finding.flagged):
+            _evidence(finding, out, verbose)
+
+
+def _verdict(findings: Findings, out: _Writer) -> None:
+    verdict = findings.verdict
+    mark = "●" if verdict.flagged else "–" if verdict.label == "not examined" else "○"
+    line = f"{mark} {LABELS.get(verdict.label, verdict.label)}"
+    if verdict.label != "not examined" and math.isfinite(verdict.probability):
+        line += f" · {percent(verdict.probability)} probability that pixels were edited"
+    out.line(line, _STYLES[_tone(findings)])
+    for sentence in verdict.sentences:
+        out.line(sentence, indent=2)
+
+
+def _tone(findings: Findings) -> str:
+    verdict = findings.verdict
+    return "none" if verdict.label == "not examined" else tone_of(verdict.flagged, verdict.kinds)
+
+
+def _examiners(shown: Sequence[Finding], out: _Writer) -> Table:
+    table = out.table(
+        ("", {"no_wrap": True}),
+        ("Examiner", {"no_wrap": out.console.width >= 72, "overflow": "fold"}),
+        ("Prob.", {"justify": "right", "no_wrap": True}),
+        ("False alarms", {"no_wrap": True}),
+        ("Finding", {"ratio": 1, "overflow": "fold"}),
+    )
+    for f in shown:
+        style = "dim" if not f.applies else "bold" if f.flagged else ""
+        mark_style = _STYLES[tone_of(f.flagged, [f.kind])] if f.applies else "dim"
+        fact = f.applies and f.flagged and f.probability is None
+        table.add_row(
+            out.text("–" if not f.applies else "●" if f.flagged else "○", mark_style),
+            out.text(f.examiner, style),
+            out.text("fact" if fact else percent(f.probability)),
+            out.text(one_in(f.false_positive_rate)),
+            out.text(f.summary, style if not f.applies else ""),
+        )
+    return table
+
+
+def _evidence(finding: Finding, out: _Writer, verbose: bool) -> None:
+    lines = [*finding.evidence]
+    if verbose and finding.threshold is not None and math.isfinite(finding.score):
+        lines.append(f"Score {finding.score:.4g}, threshold {finding.threshold:.4g}.")
+    if not lines:
+        return
+    out.line()
+    out.line(finding.examiner, "bold")
+    for line in lines:
+        out.line(line, indent=2, bullet="• ")
+
+
+def render_batch(
+    results: Iterable[Findings],
+    failures: Sequence[Failure | Mapping[str, str] | tuple[str, str]],
+    console: Console,
+    *,
+    groups: Sequence[ReportGroup | Any] = (),
+) -> None:
+    """Print one line for every picture, then groups of related pictures, failures and the counts."""
+    out = _Writer(console)
+    found = list(results)
+    failed = [failure_of(f) for f in failures]
+    if found:
+        table = out.table(
+            ("", {"no_wrap": True}),
+            ("File", {"overflow": "fold", "ratio": 3}),
+            ("Verdict", {"no_wrap": True}),
+            ("Prob.", {"justify": "right", "no_wrap": True}),
+            ("Kinds", {"overflow": "fold", "ratio": 2}),
+        )
+        for f in found:
+            verdict, style = f.verdict, _STYLES[_tone(f)]
+            examined = verdict.label != "not examined"
+            table.add_row(
+                out.text("●" if verdict.flagged else "○" if examined else "–", style),
+                out.text(f.source),
+                out.text(LABELS.get(verdict.label, verdict.label), style if verdict.flagged else ""),
+                out.text(percent(verdict.probability) if examined else "–"),
+                out.text(", ".join(kind_labels(verdict.kinds))),
+            )
+        console.print(table)
+    for group in map(group_of, groups):
+        out.line()
+        out.line(group.title, "bold")
+        if group.note:
+            out.line(group.note, indent=2)
+        for source in group.sources:
+            out.line(source, indent=2)
+    if failed:
+        out.line()
+        out.line("Could not be examined", "bold")
+        for failure in failed:
+            said = failure.source in failure.error
+            out.line(failure.error if said else f"{failure.source}: {failure.error}", indent=2)
+    out.line()
+    out.line(_counts(found, len(failed)), "bold")
+
+
+def _counts(found: Sequence[Findings], failed: int) -> str:
+    counts = tally(found, failed)
+    parts = [f"{counts['pictures']} picture{'' if counts['pictures'] == 1 else 's'}"]
+    parts.append(f"{counts['traces_found']} with traces")
+    for key, words in (
+        ("no_trace_found", "without a trace"),
+        ("not_examined", "not examined"),
+        ("failed", "failed"),
+    ):
+        if counts[key]:
+            parts.append(f"{counts[key]} {words}")
+    return ", ".join(parts)

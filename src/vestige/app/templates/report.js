@@ -1,0 +1,152 @@
+"use strict";
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const one = (selector, root = document) => root.querySelector(selector);
+  const kept = { opacity: "85", grey: true, wide: false };
+
+  // Viewer: one map at a time over the picture.
+  function choose(viewer, value) {
+    const radio = one(`.maps input[value="${value}"]`, viewer);
+    if (radio) {
+      radio.checked = true;
+      show(viewer);
+    }
+  }
+  function show(viewer) {
+    const radio = one(".maps input:checked", viewer);
+    if (!radio) return;
+    const frame = one(".frame", viewer);
+    for (const overlay of all(".overlay", frame)) {
+      overlay.hidden = overlay.dataset.map !== radio.value;
+      overlay.style.opacity = Number(kept.opacity) / 100;
+    }
+    frame.classList.toggle("grey", kept.grey && radio.value !== "0");
+    viewer.closest(".columns").classList.toggle("large", kept.wide);
+    one(".caption", viewer).textContent = radio.dataset.caption;
+    one(".legend", viewer).hidden = radio.value === "0";
+  }
+  function start(root) {
+    for (const viewer of all(".viewer", root)) {
+      const [opacity, grey, wide] = [".opacity", ".grey[type]", ".wide"].map((s) => one(s, viewer));
+      if (!opacity) continue;
+      opacity.value = kept.opacity;
+      grey.checked = kept.grey;
+      wide.checked = kept.wide;
+      viewer.addEventListener("input", () => {
+        Object.assign(kept, { opacity: opacity.value, grey: grey.checked, wide: wide.checked });
+        show(viewer);
+      });
+      const frame = one(".frame", viewer);
+      frame.addEventListener("pointerdown", () => frame.classList.add("bare"));
+      for (const end of ["pointerup", "pointerleave", "pointercancel"])
+        frame.addEventListener(end, () => frame.classList.remove("bare"));
+      frame.addEventListener("dragstart", (event) => event.preventDefault());
+      show(viewer);
+    }
+    for (const jump of all(".jump", root))
+      jump.addEventListener("click", () =>
+        one(".stage", jump.closest(".picture")).scrollIntoView({ block: "nearest" }));
+  }
+
+  // Folder: a filtered list, and one picture at a time.
+  const list = one(".rows");
+  const rows = list ? all("li", list) : [];
+  const opened = one("#opened");
+  let current = null;
+  const visible = () => all("li:not([hidden])", list);
+  const row = (index) => rows.find((r) => r.dataset.order === String(index));
+
+  function filter() {
+    const words = one("#search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const flagged = one("#flagged").checked;
+    let count = 0;
+    for (const r of rows) {
+      r.hidden = (flagged && !r.dataset.flagged) || !words.every((w) => r.dataset.name.includes(w));
+      count += !r.hidden;
+    }
+    one("#count").textContent = count === rows.length ? `${count} shown` : `${count} of ${rows.length} shown`;
+    one("#nothing").hidden = count > 0;
+  }
+  function sort() {
+    const key = one("#sort").value;
+    const by = {
+      order: (a, b) => a.dataset.order - b.dataset.order,
+      name: (a, b) => a.dataset.name.localeCompare(b.dataset.name, undefined, { numeric: true }),
+      p: (a, b) => b.dataset.p - a.dataset.p || a.dataset.order - b.dataset.order,
+    }[key];
+    list.append(...[...rows].sort(by));
+  }
+  function neighbour(step) {
+    const shown = visible();
+    return shown[shown.indexOf(row(current)) + step];
+  }
+  function go(step) {
+    const next = neighbour(step);
+    if (next) location.hash = `#p${next.dataset.order}`;
+  }
+  function route() {
+    const match = /^#p(\d+)$/.exec(location.hash);
+    const template = match && document.getElementById(`t${match[1]}`);
+    const slot = one(".slot", opened);
+    const last = current;
+    slot.replaceChildren();
+    one("#overview").hidden = Boolean(template);
+    opened.hidden = !template;
+    current = template ? match[1] : null;
+    if (!template) {
+      const origin = last && row(last);
+      if (origin) {
+        one("a", origin).focus();
+        origin.scrollIntoView({ block: "center" });
+      }
+      return;
+    }
+    slot.append(template.content.cloneNode(true));
+    start(slot);
+    const shown = visible();
+    const place = shown.indexOf(row(current));
+    one(".place", opened).textContent = place < 0 ? "" : `${place + 1} of ${shown.length}`;
+    one(".previous", opened).disabled = !neighbour(-1) || place < 0;
+    one(".next", opened).disabled = !neighbour(1);
+    scrollTo(0, 0);
+    one("h1", slot).focus({ preventScroll: true });
+  }
+
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = event.target.matches('input[type="search"], select, textarea');
+    const viewer = all(".viewer").find((v) => v.offsetParent);
+    if (/^[0-9]$/.test(event.key) && !typing && viewer && one(".maps", viewer)) {
+      const same = one(".maps input:checked", viewer).value === event.key;
+      choose(viewer, same ? "0" : event.key);
+    } else if (opened && current) {
+      if (event.key === "Escape") location.hash = "#top";
+      if (event.target.matches("input, select")) return;
+      if (event.key === "ArrowLeft") go(-1);
+      if (event.key === "ArrowRight") go(1);
+    }
+  });
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = all("details:not([open])");
+    for (const d of folded) d.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const d of folded) d.open = false;
+  });
+  one("#print").addEventListener("click", () => print());
+
+  start(document);
+  if (opened) {
+    if (rows.length) {
+      one("#search").addEventListener("input", filter);
+      one("#flagged").addEventListener("change", filter);
+      one("#sort").addEventListener("change", sort);
+      filter();
+    }
+    one(".previous", opened).addEventListener("click", () => go(-1));
+    one(".next", opened).addEventListener("click", () => go(1));
+    addEventListener("hashchange", route);
+    route();
+  }
+})();

@@ -1,0 +1,1 @@
+"""Protocols, claims and the store of recorded results."""

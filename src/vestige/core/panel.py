@@ -1,0 +1,154 @@
+"""The default panel: every examiner on one picture, calibrated and combined into a verdict in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vestige.core import catalogue
+from vestige.core.calibration import Calibration, load_calibrations
+from vestige.core.errors import InputError, UsageError
+from vestige.core.findings import KINDS, Finding, Findings, Verdict
+from vestige.core.keys import PUBLIC_KEY
+
+if TYPE_CHECKING:
+    from vestige.core.roles import Finder
+    from vestige.core.subjects import ImageSubject
+
+#: Kinds that say something about the picture's content having been changed after it was made.
+_EDIT = "edit"
+
+
+def calibration_file() -> Path:
+    """Where the shipped calibration of the image examiners lies."""
+    return Path(str(files("vestige.forensics") / "calibration.json"))
+
+
+@dataclass
+class Panel:
+    """A set of examiners with their calibrations.
+
+    Statistical examiners return raw scores; their flags, probabilities and false-positive rates come from
+    ``calibrations``. Examiners that read facts flag by themselves.
+    """
+
+    finders: Sequence[Finder]
+    calibrations: dict[str, Calibration]
+    combination: dict[str, Any]
+
+    def raw(self, subject: ImageSubject) -> list[Finding]:
+        """Every examiner's finding before calibration; an examiner that fails is reported, not fatal."""
+        findings = []
+        for finder in self.finders:
+            try:
+                findings.append(finder.find(subject))
+            except InputError:
+                raise
+            except Exception as error:  # one examiner's defect must not hide what the others found
+                kind = getattr(finder, "kind", _EDIT)
+                name = type(error).__name__
+                finding = Finding.not_applicable(finder.slug, kind, f"the examiner failed on this file ({name})")
+                findings.append(dataclasses.replace(finding, details={"error": f"{name}: {error}"[:200]}))
+        return findings
+
+    def examine(self, subject: ImageSubject) -> Findings:
+        """Examine one picture.
+
+        Raises InputError when it cannot be decoded.
+        """
+        findings = [
+            self.calibrations[f.examiner].apply(f) if f.examiner in self.calibrations else f for f in self.raw(subject)
+        ]
+        return Findings(
+            source=subject.source,
+            sha256=subject.sha256,
+            format=subject.format,
+            width=subject.width,
+            height=subject.height,
+            findings=tuple(findings),
+            verdict=self.verdict(findings),
+        )
+
+    def edit_probability(self, findings: Sequence[Finding]) -> float:
+        """P(pixels edited): a logistic combination of the edit examiners' calibrated log-odds."""
+        weights: dict[str, float] = self.combination.get("weights", {})
+        if not weights:
+            return max((f.probability or 0.0 for f in findings if f.kind == _EDIT), default=0.0)
+        total = float(self.combination["offset"])
+        for finding in findings:
+            if finding.applies and finding.probability is not None and finding.examiner in weights:
+                p = min(max(finding.probability, 1e-4), 1 - 1e-4)
+                total += weights[finding.examiner] * math.log(p / (1 - p))
+        return 1.0 / (1.0 + math.exp(-float(np.clip(total, -30, 30))))
+
+    def verdict(self, findings: Sequence[Finding]) -> Verdict:
+        """Combine findings: what was found, how sure, and what the answer does not say."""
+        flagged = [f for f in findings if f.flagged and f.applies]
+        probability = self.edit_probability(findings)
+        combined = probability >= float(self.combination.get("threshold", 2.0))
+        if any(f.kind == _EDIT and f.probability is None for f in flagged):
+            probability = max(probability, 0.95)
+        kinds = [k for k in KINDS if any(f.kind == k for f in flagged)]
+        applied = [f for f in findings if f.applies]
+        if not applied:
+            return Verdict("not examined", 0.0, ("No examiner applies to this picture.",))
+        if combined and _EDIT not in kinds:
+            kinds.insert(0, _EDIT)
+        if not kinds:
+            return Verdict(
+                "no trace found",
+                probability,
+                (
+                    f"No trace found by the {len(applied)} examiners that apply.",
+                    "This does not prove that the picture is untouched: careful edits and heavy compression leave "
+                    "little to see.",
+                ),
+            )
+        sentences = []
+        for kind in kinds:
+            names = [f.examiner for f in flagged if f.kind == kind]
+            source = ", ".join(names) if names else "several weak signs together"
+            sentences.append(f"{KINDS[kind][0].upper()}{KINDS[kind][1:]} ({source}).")
+        sentences += [f.summary for f in flagged]
+        if _EDIT in kinds and all(f.probability is not None for f in flagged if f.kind == _EDIT):
+            sentences.append(
+                "This rests on statistical signs, which are wrong on a small, measured share of untouched pictures; "
+                "look at the maps before drawing a conclusion."
+            )
+        return Verdict("traces found", probability, tuple(sentences), tuple(kinds))
+
+
+def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel:
+    """The panel of every catalogue entry marked ``panel``.
+
+    keys: watermark keys to try besides the public one. only: slugs to restrict the panel to.
+    Raises UsageError for a slug that is not an image examiner.
+    """
+    entries = [s for s in catalogue.systems() if s.panel and s.subject == "image"]
+    if only:
+        by_slug = {s.slug: s for s in entries}
+        unknown = [slug for slug in only if slug not in by_slug]
+        if unknown:
+            raise UsageError(f"{unknown[0]!r} is not an examiner of the panel; choose from {', '.join(by_slug)}.")
+        entries = [by_slug[slug] for slug in only]
+    finders = []
+    for entry in entries:
+        cls = entry.load()
+        finders.append(cls(keys=(PUBLIC_KEY, *keys)) if "mark" in entry.roles else cls())
+    path = calibration_file()
+    calibrations, combination = load_calibrations(path) if path.is_file() else ({}, {})
+    return Panel(finders, calibrations, combination)
+
+
+@cache
+def shared_panel(keys: tuple[bytes, ...] = (), only: tuple[str, ...] = ()) -> Panel:
+    """`default_panel`, built once a process."""
+    return default_panel(keys, only)

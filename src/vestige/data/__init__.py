@@ -1,0 +1,1 @@
+"""Data packs, distortions, tampering and procedural pictures."""

@@ -1,0 +1,1 @@
+"""Shared engines: training, masked modelling, diffusion, adversarial optimisation."""

@@ -1,0 +1,204 @@
+"""Where the picture sits on a JPEG grid other than the file's own.
+
+Compression leaves zeros on its 8×8 grid. A picture cropped after an earlier compression, or a region pasted from a
+compressed one, keeps an old grid whose origin is, 63 times out of 64, not the file's.
+
+Source: ZERO: a local JPEG grid origin detector based on the number of DCT zeros and its applications in image
+forensics, IPOL 11, 2021. The chance level of a vote is here measured on mirrored phases of the same picture, which
+lets the test run on files that were saved as JPEG again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from vestige.core.errors import InputError
+from vestige.core.findings import Finding
+from vestige.core.subjects import ImageSubject
+from vestige.data.jpeg_dct import grid_votes, mirrors
+from vestige.forensics.jpeg_parse import parse_jpeg
+
+
+@dataclass(frozen=True)
+class GridReading:
+    """Grid votes of one picture and what they show.
+
+    shares: share of the votes for each of the 64 phases. whole: phase of a second grid under most of the picture, or
+    None. whole_evidence, local_evidence: −log10 of the number of false alarms expected by chance, 0 or more.
+    local: phase of the strongest region, or None. density: −log10 of the tail probability around every
+    cell for the phases that stand out somewhere. tests: log10 of their number. cells: votes cast.
+    """
+
+    shares: np.ndarray
+    whole: int | None
+    whole_evidence: float
+    local: int | None
+    local_evidence: float
+    density: np.ndarray
+    tests: float
+    cells: int
+
+
+def binomial_evidence(hits: np.ndarray, trials: np.ndarray, chance: np.ndarray | float) -> np.ndarray:
+    """−log10 of Hoeffding's bound on P(Binomial(trials, chance) ≥ hits); 0 where hits are no more than expected.
+
+    >>> round(float(binomial_evidence(np.array(30.0), np.array(60.0), 1 / 64)), 1)
+    36.5
+    """
+    hits, trials = np.asarray(hits, np.float32), np.asarray(trials, np.float32)
+    rate = np.clip(hits / np.maximum(trials, 1), 1e-6, 1 - 1e-6)
+    gain = rate * np.log10(rate / chance) + (1 - rate) * np.log10((1 - rate) / (1 - chance))
+    return np.where(rate > chance, trials * gain, 0).astype(np.float32)
+
+
+def _chances(counts: np.ndarray, main: int | None) -> np.ndarray:
+    """Chance that a vote falls on each phase although there is no grid there, from its mirrors and the median."""
+    total = max(counts.sum(), 1.0)
+    control = np.empty(64)
+    for phase in range(64):
+        peers = [counts[m] for m in mirrors(phase) if m != main]
+        control[phase] = max([float(np.median(counts)), *peers]) + 1
+    return np.clip(control / total, 1 / 64, 0.5)
+
+
+def _pooled(flags: np.ndarray, step: int) -> np.ndarray:
+    """Counts of True in step×step cells."""
+    if step == 1:
+        return flags.astype(np.float32)
+    h, w = -(-flags.shape[0] // step), -(-flags.shape[1] // step)
+    padded = np.zeros((h * step, w * step), np.float32)
+    padded[: flags.shape[0], : flags.shape[1]] = flags
+    return padded.reshape(h, step, w, step).sum(axis=(1, 3))
+
+
+def _covers(votes: np.ndarray, phase: int, chance: float) -> bool:
+    """Whether a phase stands out in most parts of the picture, not in one region."""
+    found = []
+    for rows in np.array_split(votes, 3):
+        for tile in np.array_split(rows, 3, axis=1):
+            cast, hits = (tile >= 0).sum(), (tile == phase).sum()
+            if cast >= 8:
+                found.append(hits > 2 * chance * cast and binomial_evidence(hits, cast, chance) > 1)
+    return bool(found) and float(np.mean(found)) >= 0.65
+
+
+def _box(field: np.ndarray, side: int) -> np.ndarray:
+    return cv2.boxFilter(field, -1, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT)
+
+
+def read_grid(votes: np.ndarray, main: int | None, windows: tuple[int, ...] = (5, 9, 17)) -> GridReading:
+    """Test a field of grid votes for a second grid under the whole picture and for regions with a foreign one.
+
+    votes: int8 (by, bx) of `grid_votes`. main: the file's own phase, which no region is tested for; None for files
+    without a grid. windows: sides of the tested squares, in cells.
+    """
+    cast = votes >= 0
+    counts = np.bincount(votes[cast], minlength=64).astype(float)
+    total, chances = counts.sum(), _chances(counts, main)
+    evidence = binomial_evidence(counts, np.full(64, total), chances)
+    if main is not None:
+        evidence[main] = 0
+    top = int(evidence.argmax())
+    whole, whole_evidence = None, 0.0
+    if evidence[top] - np.log10(64) > 2 and _covers(votes, top, chances[top]):
+        whole, whole_evidence = top, float(evidence[top] - np.log10(64))
+    step = max(1, -(-max(votes.shape) // 128))
+    trials = _pooled(cast, step)
+    sides = [w for w in windows if w <= min(trials.shape)] or [1]
+    tests = float(np.log10(63 * trials.size * len(sides)))
+    around = {side: _box(trials, side) for side in sides}
+    density, local, best = np.zeros(trials.shape, np.float32), None, 0.0
+    for phase in range(64):
+        if phase == main or counts[phase] < 4 or (phase == whole == 0):
+            continue
+        field = _pooled(votes == phase, step)
+        fields = [binomial_evidence(_box(field, w), around[w], chances[phase]) for w in sides]
+        strongest = max(fields, key=np.max)
+        if strongest.max() > tests:
+            np.maximum(density, strongest, out=density)
+        if phase != whole and strongest.max() > best:
+            best, local = float(strongest.max()), phase
+    return GridReading(
+        counts / max(total, 1), whole, whole_evidence, local if best > tests else None, max(best - tests, 0.0),
+        density, tests, int(total),
+    )  # fmt: skip
+
+
+def dead_zones(table: np.ndarray | None) -> np.ndarray:
+    """How near to zero a coefficient counts as one, by frequency; DC never counts.
+
+    After a JPEG file's own quantisation an old zero is blurred by about its step.
+    """
+    zones = np.full(64, 0.5) if table is None else np.maximum(0.5, 0.5 * table.reshape(64))
+    zones[0] = 0
+    return zones
+
+
+class JpegGrid:
+    """Finds JPEG grids that do not coincide with the file's: crops after compression and pasted regions.
+
+    Every cell votes for the grid phase with most DCT zeros; for a window with n votes, k of them for phase p, and
+    chance level c_p, the number of false alarms is ``tests · P(Binomial(n, c_p) ≥ k)``. The score is
+    ``log(1 + max(0, −log10 NFA))`` of the stronger of two tests: a second grid under the whole picture, and a region.
+
+    row_pixels: above this many samples one of several rows of cells votes. windows: tested squares, in cells of 8
+    pixels. Any picture of 64×64 pixels or more; the map is 1 on regions with a foreign grid.
+
+    >>> from vestige.core.image_io import encode
+    >>> JpegGrid().find(ImageSubject(encode(np.zeros((80, 80, 3), np.uint8), "PNG"))).score
+    0.0
+    """
+
+    slug = "jpeg_grid"
+
+    def __init__(self, *, row_pixels: int = 6_000_000, windows: tuple[int, ...] = (5, 9, 17)) -> None:
+        self.row_pixels = row_pixels
+        self.windows = windows
+
+    def find(self, subject: ImageSubject) -> Finding:
+        try:
+            luma = subject.luma
+            table = parse_jpeg(subject.data).luma_table if subject.format == "JPEG" else None
+        except InputError as error:
+            return Finding.not_applicable(self.slug, "edit", str(error))
+        if min(luma.shape) < 64:
+            return Finding.not_applicable(self.slug, "edit", "the picture is smaller than 64×64 pixels")
+        main = 0 if subject.format == "JPEG" else None
+        step = max(1, -(-luma.size // self.row_pixels))
+        votes = grid_votes(luma, dead_zones(table), main, step)
+        reading = read_grid(votes, main, self.windows)
+        # a decoded JPEG stored without loss has grid (0, 0): earlier compression, but nothing was cut off
+        cropped = reading.whole not in (None, 0)
+        evidence = [f"{reading.cells} cells voted for a JPEG grid"]
+        if cropped:
+            row, column = divmod(int(reading.whole or 0), 8)
+            evidence.append(f"a second grid starts at row {row}, column {column} under most of the picture")
+        elif reading.whole == 0:
+            evidence.append("an earlier JPEG grid starts at the picture's corner: nothing was cut off there")
+        if reading.local is not None:
+            row, column = divmod(reading.local, 8)
+            evidence.append(f"a region has its own grid, starting at row {row}, column {column}")
+        score = max(reading.local_evidence, reading.whole_evidence if cropped else 0.0)
+        low = reading.tests / 2
+        map = np.clip((reading.density - low) / (low + 10), 0, 1).astype(np.float32)
+        return Finding(
+            self.slug,
+            "edit",
+            float(np.log1p(score)),
+            "Part of the picture, or all of it, carries traces of a JPEG grid other than the file's own, as after "
+            "cropping a compressed picture or pasting from one.",
+            "No JPEG grid other than the file's own was found.",
+            evidence=tuple(evidence),
+            map=subject.upright(map),
+            map_caption="regions with a JPEG grid other than the file's own",
+            details={
+                "whole_phase": None if reading.whole is None else list(divmod(reading.whole, 8)),
+                "whole_evidence": round(reading.whole_evidence, 3),
+                "region_phase": None if reading.local is None else list(divmod(reading.local, 8)),
+                "region_evidence": round(reading.local_evidence, 3),
+                "share_of_votes": round(float(reading.shares.max()), 4),
+            },
+        )

@@ -1,0 +1,198 @@
+"""C2PA content credentials: who signed the file, what they say was done to it, and whether it changed since.
+
+Source: C2PA Technical Specification 2.2 (2025), read with the reference implementation c2pa-python.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from vestige.core.embedded import clean, read_embedded
+from vestige.core.errors import VestigeError
+from vestige.core.findings import Finding
+from vestige.core.subjects import ImageSubject
+from vestige.forensics.generator_tags import GENERATED_TYPES, SOURCE_TYPES, source_type
+
+MIME = {
+    "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "GIF": "image/gif",
+    "AVIF": "image/avif", "HEIF": "image/heif",
+}  # fmt: skip
+
+#: Nothing in a file may make the reader open a connection or inflate without bound.
+OFFLINE: dict[str, Any] = {
+    "version": 1,
+    "core": {"allowed_network_hosts": [], "max_decompressed_manifest_size_in_mb": 32},
+    "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": True},
+}
+
+# doubts about who signed, or when; every other failure is about the credentials themselves
+_SIGNER = ("signingCredential.untrusted", "signingCredential.expired", "signingCredential.ocsp.", "timeStamp.")
+_WORDS = {
+    "trusted": "The content credentials are intact and signed by a trusted party.",
+    "valid": "The content credentials are intact, but nobody vouches for the signer ({signer}).",
+    "remote": "The file points to content credentials kept elsewhere; they were not fetched.",
+    "absent": "The file carries no content credentials.",
+    "tampered": "The file was changed after its content credentials were signed.",
+    "invalid": "The file's content credentials break the rules of their standard.",
+    "unreadable": "The file's content credentials are damaged.",
+}
+
+
+class ContentCredentials:
+    """Reads and checks the C2PA manifest store; flags tampering after signing and declared generation.
+
+    trust_anchors: PEM text of the root certificates whose signers count as trusted; without it every intact manifest
+    is reported as signed by an unknown party. No network access takes place.
+
+    >>> import numpy as np
+    >>> from vestige.core.image_io import encode
+    >>> ContentCredentials().find(ImageSubject(encode(np.zeros((8, 8, 3), np.uint8), "PNG"))).summary
+    'The file carries no content credentials.'
+    """
+
+    slug = "c2pa"
+
+    def __init__(self, *, trust_anchors: str = "") -> None:
+        self.settings = OFFLINE | ({"trust": {"user_anchors": trust_anchors}} if trust_anchors else {})
+
+    def find(self, subject: ImageSubject) -> Finding:
+        """The state of the credentials; ``details["state"]`` is one of trusted, valid, tampered, invalid, unreadable,
+        remote and absent."""
+        try:
+            format = subject.format
+        except VestigeError as error:
+            return Finding.not_applicable(self.slug, "provenance", str(error))
+        if format not in MIME or b"c2pa" not in subject.data:
+            return self._without_store(subject)
+        try:
+            import c2pa
+        except (ImportError, OSError):
+            why = "the package c2pa-python, which reads content credentials, is not installed"
+            return Finding.not_applicable(self.slug, "provenance", why)
+        try:
+            context = c2pa.Context.from_dict(self.settings)
+            with context, c2pa.Reader(MIME[format], io.BytesIO(subject.data), context=context) as reader:
+                store = json.loads(reader.json())
+        except (c2pa.C2paError, ValueError, RecursionError) as error:
+            if b"jumd" not in subject.data or "ManifestNotFound" in str(error) or str(error).startswith("Remote"):
+                return self._without_store(subject)
+            return self._finding("unreadable", (f"the reader says: {clean(error)}",), {}, "")
+        return self._judge(store)
+
+    def _without_store(self, subject: ImageSubject) -> Finding:
+        """Absent, or kept at an address the XMP packet names."""
+        remote = [clean(v) for k, v in read_embedded(subject).xmp if k == "dcterms:provenance" and "://" in v]
+        state = "remote" if remote else "absent"
+        return self._finding(state, tuple(f"address of the credentials: {r}" for r in remote[:1]), {}, "")
+
+    def _judge(self, store: dict[str, Any]) -> Finding:
+        manifests = _mapping(store.get("manifests"))
+        active = _mapping(manifests.get(str(store.get("active_manifest"))))
+        results = _mapping(store.get("validation_results"))
+        failures = _statuses(_mapping(results.get("activeManifest")).get("failure"))
+        broken = [(code, why) for code, why in failures if not code.startswith(_SIGNER)]
+        if any(code.endswith(".mismatch") for code, _ in broken):
+            state = "tampered"
+        elif broken:
+            state = "invalid"
+        else:
+            state = "trusted" if store.get("validation_state") == "Trusted" else "valid"
+        signature = _mapping(active.get("signature_info"))
+        signer = clean(" / ".join(str(signature[k]) for k in ("common_name", "issuer") if signature.get(k)), 100)
+        steps = _actions(active)
+        ingredients = [
+            {"title": clean(i.get("title", ""), 60), "relationship": clean(i.get("relationship", ""), 20)}
+            for i in map(_mapping, _sequence(active.get("ingredients"))[:20])
+        ]
+        generated = [s for s in steps if s["source_type"] in GENERATED_TYPES]
+        earlier = [s for m in manifests.values() if m is not active for s in _actions(_mapping(m))]
+        inherited = [s for s in earlier if s["source_type"] in GENERATED_TYPES]
+        signed_at = clean(signature.get("time", ""), 40)
+        generator = _generators(active)
+        evidence = [f"signed by {signer or 'an unnamed party'}" + f" at {signed_at}" * bool(signed_at)]
+        evidence += [f"claim generator: {g}" for g in generator[:3]]
+        evidence += [f"{code}: {why}" for code, why in failures[:6]]
+        evidence += [_sentence(s) for s in steps[:8]]
+        evidence += [f"ingredient ({i['relationship']}): {i['title']}" for i in ingredients[:4]]
+        evidence += [f"an earlier version declares: {SOURCE_TYPES[s['source_type']]}" for s in inherited[:2]]
+        deltas = [d for d in _sequence(results.get("ingredientDeltas")) if isinstance(d, dict)]
+        ingredient_failures = [
+            code
+            for d in deltas
+            for code, _ in _statuses(_mapping(d.get("validationDeltas")).get("failure"))
+            if not code.startswith(_SIGNER)
+        ]
+        if ingredient_failures:
+            evidence.append(f"an ingredient's own credentials do not hold: {', '.join(ingredient_failures[:3])}")
+        details = {
+            "claim_generators": generator,
+            "signer": signer,
+            "signed_at": signed_at,
+            "actions": steps[:20],
+            "ingredients": ingredients,
+            "failures": [code for code, _ in failures[:20]],
+            "declares_generated": bool(generated or inherited),
+            "manifests": len(manifests),
+        }
+        declared = SOURCE_TYPES[(generated or inherited)[0]["source_type"]] if generated or inherited else ""
+        return self._finding(state, tuple(evidence), details, declared, signer)
+
+    def _finding(
+        self, state: str, evidence: tuple[str, ...], details: dict[str, Any], declared: str, signer: str = ""
+    ) -> Finding:
+        words = _WORDS[state].format(signer=signer or "unnamed")
+        if declared:
+            words += f" They declare the picture as {declared}."
+        flagged = bool(declared) or state in ("tampered", "invalid", "unreadable")
+        details = {"state": state, "declares_generated": False} | details
+        return Finding(
+            self.slug, "provenance", float(flagged), words, words, flagged, evidence=evidence, details=details
+        )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sequence(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _statuses(value: Any) -> list[tuple[str, str]]:
+    items = [_mapping(s) for s in _sequence(value)[:50]]
+    return [(clean(s.get("code", ""), 60), clean(s.get("explanation", ""), 100)) for s in items]
+
+
+def _generators(manifest: dict[str, Any]) -> list[str]:
+    """The programs that wrote the claim, with their versions."""
+    named = [_mapping(g) for g in _sequence(manifest.get("claim_generator_info"))[:5]]
+    found = [clean(f"{g.get('name', '')} {g.get('version', '')}", 80) for g in named]
+    return [g for g in found if g] or [clean(manifest["claim_generator"], 80)] * bool(manifest.get("claim_generator"))
+
+
+def _actions(manifest: dict[str, Any]) -> list[dict[str, str]]:
+    """Steps a manifest declares: action, program, IPTC source type, description."""
+    found = []
+    for assertion in map(_mapping, _sequence(manifest.get("assertions"))):
+        if not str(assertion.get("label", "")).startswith("c2pa.actions"):
+            continue
+        for action in map(_mapping, _sequence(_mapping(assertion.get("data")).get("actions"))[:100]):
+            agent = action.get("softwareAgent", "")
+            agent = f"{agent.get('name', '')} {agent.get('version', '')}" if isinstance(agent, dict) else agent
+            found.append(
+                {
+                    "action": clean(action.get("action", ""), 60),
+                    "software": clean(agent, 80),
+                    "source_type": source_type(str(action.get("digitalSourceType", ""))),
+                    "description": clean(action.get("description", "")),
+                }
+            )
+    return found
+
+
+def _sentence(step: dict[str, str]) -> str:
+    said = f" by {step['software']}" * bool(step["software"])
+    kind = f": {SOURCE_TYPES[step['source_type']]}" if step["source_type"] else ""
+    return f"declared step {step['action'].removeprefix('c2pa.')}{said}{kind}"

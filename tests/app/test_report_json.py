@@ -1,0 +1,104 @@
+"""The JSON report keeps to its schema, whatever the findings hold."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.app.report_samples import batch, findings, hostile, unexamined
+from vestige.app.report_items import ReportGroup
+from vestige.app.report_json import plain, schema, to_json_report, to_json_single
+
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    return jsonschema.Draft202012Validator(schema())
+
+
+def _report() -> dict[str, Any]:
+    results = [i.findings for i in batch(4)] + [hostile()]
+    groups = [ReportGroup("Copies", ("a", "b"))]
+    return to_json_report(results, [{"source": "x\udc80", "error": "It is empty."}], groups)
+
+
+def test_reports_are_valid(validator: Any) -> None:
+    for report in (_report(), to_json_report([]), *(to_json_single(f()) for f in (findings, hostile, unexamined))):
+        written = json.dumps(report, ensure_ascii=False, allow_nan=False)
+        validator.validate(json.loads(written.encode("utf-8")))
+
+
+def test_summary_counts() -> None:
+    summary = _report()["summary"]
+    assert summary == {
+        "pictures": 5,
+        "traces_found": 3,
+        "no_trace_found": 1,
+        "not_examined": 1,
+        "failed": 1,
+        "kinds": {"edit": 3, "container": 2},
+    }
+
+
+def test_unusual_values_become_json() -> None:
+    finding = dataclasses.replace(
+        findings()["jpeg_ghost"],
+        score=float("inf"),
+        threshold=float("inf"),
+        details={
+            "a": np.float64("nan"),
+            "b": np.arange(3),
+            "c": {1: b"\x00\xff"},
+            "d": {2},
+            "e": np.bool_(True),
+            "f": 1j,
+        },
+    )
+    single = to_json_single(dataclasses.replace(findings(), findings=(finding,)))["findings"][0]
+    assert single["score"] is None
+    assert single["threshold"] is None
+    assert single["details"] == {"a": None, "b": [0, 1, 2], "c": {"1": "00ff"}, "d": [2], "e": True, "f": "1j"}
+    assert plain("\udc80") == "\\udc80"
+
+
+def _mutations(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    made = {}
+    for name, path, value in (
+        ("version", ["schema"], 2),
+        ("extra field", ["results", 0, "note"], "x"),
+        ("kind", ["results", 0, "findings", 0, "kind"], "other"),
+        ("probability", ["results", 0, "findings", 0, "probability"], 1.5),
+        ("label", ["results", 0, "verdict", "label"], "fake"),
+        ("hash", ["results", 0, "sha256"], "XYZ"),
+        ("flagged outside the domain", ["results", 0, "findings", 5, "flagged"], True),
+        ("count", ["summary", "failed"], -1),
+        ("failure", ["failures", 0], {"source": "x"}),
+    ):
+        changed = copy.deepcopy(report)
+        place: Any = changed
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+        made[name] = changed
+    return made
+
+
+def test_the_schema_refuses_what_is_wrong(validator: Any) -> None:
+    report = _report()
+    assert validator.is_valid(report)
+    accepted = [name for name, changed in _mutations(report).items() if validator.is_valid(changed)]
+    assert accepted == []
+
+
+def test_every_field_is_described(validator: Any) -> None:
+    described = schema()["$defs"]
+    assert set(described["finding"]["properties"]) == set(findings().findings[0].to_dict())
+    assert set(described["picture"]["properties"]) == set(findings().to_dict())
+    assert set(described["verdict"]["properties"]) == set(findings().verdict.to_dict())

@@ -1,0 +1,31 @@
+"""Shared fixtures: small pictures made in code, so that tests need no data and no network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """uint8 512×512×3 portrait that ships inside scikit-image."""
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """uint8 427×640×3 photograph that ships inside scikit-learn."""
+    from sklearn.datasets import load_sample_image
+
+    return load_sample_image("china.jpg")
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    """uint8 48×64×3: smooth colours with some texture."""
+    y, x = np.mgrid[:48, :64]
+    base = np.stack([x * 4, y * 5, (x + y) * 2], axis=-1)
+    noise = np.random.default_rng(0).integers(-6, 7, base.shape)
+    return (base + noise).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from vestige.core.errors import InputError, KeyFileError, UsageError
+from vestige.core.files import read_json, write_atomic, write_json
+from vestige.core.keys import derive, fingerprint, generate_key, load_key
+from vestige.core.runtime import device, rng, versions
+
+
+def test_a_key_file_is_private_and_round_trips(tmp_path):
+    path = tmp_path / "secret.key"
+    key = generate_key(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_key(path) == key
+    assert len(key) == 32
+    with pytest.raises(KeyFileError, match="exists"):
+        generate_key(path)
+
+
+def test_a_key_never_shows_itself(tmp_path):
+    key = generate_key(tmp_path / "k")
+    for text in (repr(key), str(key), f"{key}", fingerprint(key)):
+        assert bytes(key).hex() not in text
+        assert repr(bytes(key)) not in text
+
+
+def test_bad_key_files_are_refused(tmp_path):
+    path = tmp_path / "k"
+    path.write_text("not a key")
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="not a vestige key"):
+        load_key(path)
+    with pytest.raises(KeyFileError, match="does not exist"):
+        load_key(tmp_path / "none")
+    good = tmp_path / "good"
+    generate_key(good)
+    good.chmod(0o644)
+    if os.name == "posix":
+        with pytest.raises(KeyFileError, match="chmod 600"):
+            load_key(good)
+
+
+def test_derived_keys_differ_by_purpose_and_key():
+    values = {derive(k, p) for k in (b"a" * 32, b"b" * 32) for p in ("sync", "auth")}
+    assert len(values) == 4
+    assert {len(v) for v in values} == {32}
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"x": float("nan")})
+    assert read_json(path) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    blocked = tmp_path / "a.json" / "b"
+    with pytest.raises(InputError, match="Cannot write"):
+        write_atomic(blocked, b"")
+
+
+def test_damaged_json_is_one_sentence(tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not readable JSON"):
+        read_json(path)
+
+
+def test_rng_depends_on_seed_and_path_only():
+    assert rng(0, "a", 1).integers(2**60) == rng(0, "a", 1).integers(2**60)
+    values = {int(r.integers(2**60)) for r in (rng(0, "a"), rng(1, "a"), rng(0, "b"), rng(0, "a", 0))}
+    assert len(values) == 4
+    assert isinstance(rng(0), np.random.Generator)
+
+
+def test_devices_and_versions():
+    assert device("cpu").type == "cpu"
+    with pytest.raises(UsageError, match="no device"):
+        device("quantum")
+    assert {"python", "numpy", "vestige"} <= versions().keys()
