@@ -67,15 +67,24 @@ def test_differentiable_jpeg_is_close_to_the_codec(photos, quality):
 
 def test_gradient_predicts_the_effect_of_a_small_change(photos):
     x = torch.from_numpy(photos * 0.6 + 0.2).requires_grad_()
-    step = torch.from_numpy(np.random.default_rng(1).standard_normal(photos.shape).astype(np.float32)) * 0.02
     for name, strength in (
         ("blur", 1), ("contrast", 0.7), ("gamma", 1.4), ("rotate", 10), ("resize", 0.5), ("saturation", 0.5),
-        ("motion_blur", 5),
+        ("motion_blur", 5), ("perspective", 0.2), ("hue", 0.05), ("sharpen", 0.5), ("jpeg", 90),
     ):  # fmt: skip
-        (gradient,) = torch.autograd.grad((distort(x, name, strength) ** 2).sum(), x)
+        weights = torch.from_numpy(
+            np.random.default_rng(2).standard_normal(distort(photos, name, strength).shape).astype(np.float32)
+        )
+
+        def value(images, name=name, strength=strength, weights=weights):
+            return (distort(images, name, strength) * weights).double().sum()
+
+        (gradient,) = torch.autograd.grad(value(x), x)
+        step = 0.01 * gradient.sign()
         with torch.no_grad():
-            change = sum(s * (distort(x + s * step, name, strength) ** 2).sum() for s in (1, -1)) / 2
-        assert (gradient * step).sum().item() == pytest.approx(change.item(), rel=0.1, abs=0.5), name
+            change = (value(x + step) - value(x - step)) / 2
+        # soft rounding of block coefficients only points in the right direction
+        tolerance = 0.6 if name == "jpeg" else 0.05
+        assert (gradient * step).double().sum().item() == pytest.approx(change.item(), rel=tolerance), name
 
 
 def test_jpeg_is_what_pillow_writes(photos):
@@ -98,7 +107,8 @@ def test_lower_quality_costs_more(photos, name):
 def test_rotation_direction_and_resampling_match_pillow(photos):
     pixels = Image.fromarray(np.round(photos[0].transpose(1, 2, 0) * 255).astype(np.uint8))
     rotated = np.asarray(pixels.rotate(20, Image.Resampling.BILINEAR)).transpose(2, 0, 1) / 255
-    assert psnr(distort(photos[:1], "rotate", 20)[0, :, 2:-2, 2:-2], rotated[:, 2:-2, 2:-2]) > 40
+    inner = np.s_[:, 40:90, 50:110]  # Pillow treats the outer pixel row differently
+    assert psnr(distort(photos[:1], "rotate", 20)[0][inner], rotated[inner]) > 45
     smaller = np.asarray(pixels.resize((80, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1) / 255
     assert psnr(distort(photos[:1], "resize", 0.5)[0], smaller) > 50
 
@@ -119,10 +129,12 @@ def test_masks_follow_their_pixels(name):
     """A picture painted with its own mask still shows it after the distortion."""
     mask = np.zeros((1, 1, 96, 128), bool)
     cv2.ellipse(mask.view(np.uint8)[0, 0], (60, 45), (35, 25), 20, 0, 360, 1, -1)
-    picture = np.repeat(np.where(mask, 0.75, 0.25).astype(np.float32), 3, axis=1)
+    picture = np.full((1, 3, 96, 128), 0.4, np.float32)
+    picture[:, :1][mask] = 0.9
     for strength in DISTORTIONS[name].ladder[:3]:
         seen, moved = distort_with_mask(picture, mask, name, strength, seed=3)
-        shown = (seen.mean(1, keepdims=True) > 0.5) & (seen.max(1, keepdims=True) < 0.85)
+        red = seen[:, :1] - seen[:, 1:2]
+        shown = red > red.max() / 2
         assert (shown & moved).sum() / max((shown | moved).sum(), 1) > 0.85, strength
 
 

@@ -32,8 +32,7 @@ def write_parquet(path, count: int, first: int = 0) -> None:
     import pyarrow.parquet as pq
 
     images = [
-        {"bytes": encode(np.full((6, 6, 3), first + i, np.uint8)), "path": f"{first + i}.png"}
-        for i in range(count)
+        {"bytes": encode(np.full((6, 6, 3), first + i, np.uint8)), "path": f"{first + i}.png"} for i in range(count)
     ]
     table = {"image": images, "label": [i % 3 for i in range(count)], "kind": [f"k{i % 2}" for i in range(count)]}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -140,13 +140,31 @@ def test_local_filters_do_what_they_say(photo):
         return np.abs(cv2.Laplacian(image.mean(0), cv2.CV_32F))[mask[0]].mean()
 
     for operation, direction in (
-        ("local_blur", -1), ("local_resample", -1), ("local_jpeg", -1), ("local_noise", 1), ("local_sharpen", 1),
+        ("local_blur", -1), ("local_resample", -1), ("local_noise", 1), ("local_sharpen", 1),
     ):  # fmt: skip
         changes = []
         for seed in range(6):
             result = tamper(photo, operation, seed=seed)
             changes.append(detail(result.image, result.mask) - detail(photo, result.mask))
         assert direction * np.median(changes) > 0, operation
+
+
+def test_local_jpeg_leaves_its_grid(photo):
+    """Inside the region, blocks on the recorded grid have more vanishing DCT coefficients than blocks off it."""
+
+    def zeros(result, phase):
+        luma = np.tensordot([0.299, 0.587, 0.114], result.image * 255, 1)
+        shares = []
+        for top in range(phase[0] % 8, luma.shape[0] - 7, 8):
+            for left in range(phase[1] % 8, luma.shape[1] - 7, 8):
+                if result.mask[0, top : top + 8, left : left + 8].all():
+                    shares.append((np.abs(cv2.dct(luma[top : top + 8, left : left + 8])) < 1).mean())
+        return np.mean(shares)
+
+    for seed in range(5):
+        result = tamper(photo, "local_jpeg", seed=seed)
+        row, column = result.details["grid"]
+        assert zeros(result, (row, column)) > zeros(result, (row + 4, column + 4)) + 0.05
 
 
 def test_removal_takes_an_object_away():

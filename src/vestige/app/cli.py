@@ -241,7 +241,7 @@ def data(
     source: Annotated[Path | None, typer.Argument(help="Input picture or data set, where one is needed.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder or file.")] = Path("out/data"),
     n: Annotated[int, typer.Option("--n", min=1, help="How many pictures.")] = 16,
-    size: Annotated[int, typer.Option("--size", min=16, max=2048, help="Side in pixels.")] = 256,
+    size: Annotated[int, typer.Option("--size", min=32, max=512, help="Side in pixels.")] = 256,
     operation: Annotated[str, typer.Option("--operation", help="Tampering or distortion; 'list' names them.")] = "list",
     strength: Annotated[float | None, typer.Option("--strength", help="Strength of the distortion.")] = None,
     quiet: Quiet = False,

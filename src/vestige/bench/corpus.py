@@ -148,6 +148,8 @@ def tampered(photo: Photo, donor: Photo, operation: str, seed: int = 0) -> Itera
     pixels = decode(data).pixels
     other = to_float(decode(donor[1]).pixels)
     edited = tamper(to_float(pixels), operation, donor=other, seed=int(r.integers(2**31)), blend=bool(r.integers(2)))
+    if edited.details["changed"] < 0.3:
+        return  # the region was too flat for the edit to change anything
     result = to_uint8(edited.image)
     content = encode(result, "PNG") if r.random() < 0.3 else jpeg(result, r.integers(85, 98))
     mask = np.asarray(edited.mask).reshape(result.shape[:2])

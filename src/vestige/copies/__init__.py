@@ -59,4 +59,13 @@ SYSTEMS = (
         title="RSKNet-MTSP: Effective and Portable Deep Architecture for Speaker Verification",
         venue="Neurocomputing 2022 (2108.13249)",
     ),
+    System(
+        "duplicates",
+        "exact copies, same pixels and near copies in a folder",
+        ("find",),
+        title="Implementation and Benchmarking of Perceptual Image Hash Functions",
+        venue="Zauner 2010",
+        target="vestige.copies.duplicates:Duplicates",
+        kind="baseline",
+    ),
 )

@@ -7,6 +7,7 @@ because forensic traces live on the stored grid.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -77,7 +78,10 @@ class Decoded:
 def _pillow() -> Any:
     from PIL import Image
 
+    from PIL import PngImagePlugin
+
     Image.MAX_IMAGE_PIXELS = None  # our own limits are checked on every open, before decoding
+    PngImagePlugin.MAX_TEXT_CHUNK = 4 * 2**20  # workflows of image generators exceed the default
     return Image
 
 
@@ -298,7 +302,7 @@ def _to_srgb(image: Any, stored: np.ndarray, notes: list[str]) -> tuple[str, np.
 def _reason(error: BaseException) -> str:
     if isinstance(error, struct.error | zlib.error | IndexError | KeyError):
         return "inconsistent structure"
-    text = " ".join(str(error).split())
+    text = " ".join(re.sub(r"<[^>]*>", "data", str(error)).split())
     return (text or type(error).__name__)[:120]
 
 
@@ -328,20 +332,29 @@ def encode(
         image = image.convert("RGB")
         image.putalpha(_pillow().fromarray(alpha))
     options: dict[str, Any] = {
-        "JPEG": {"quality": quality, "subsampling": subsampling, "optimize": True},
+        "JPEG": {"quality": quality, "subsampling": subsampling},
         "PNG": {"compress_level": 6},
         "WEBP": {"lossless": True} if quality >= 100 else {"quality": quality, "method": 4},
         "TIFF": {"compression": "tiff_deflate"},
         "AVIF": {"quality": quality, "subsampling": "4:4:4" if subsampling == 0 else "4:2:0"},
         "HEIF": {"quality": quality, "chroma": 444 if subsampling == 0 else 420},
     }.get(format, {})
-    for key, value in (("exif", exif), ("icc_profile", icc), ("xmp", xmp)):
-        if value and format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF") and (key, format) != ("xmp", "TIFF"):
-            options[key] = value
+    if format not in ("GIF", "BMP"):
+        carried = {"exif": exif, "icc_profile": icc, "xmp": xmp if format not in ("PNG", "TIFF") else None}
+        options |= {name: value for name, value in carried.items() if value}
+        if xmp and format == "PNG":
+            from PIL.PngImagePlugin import PngInfo
+
+            options["pnginfo"] = PngInfo()
+            options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     if format == "HEIF" and not _register_heif():
         raise UsageError("Writing HEIF needs pillow-heif; install it or choose another format.")
     buffer = io.BytesIO()
-    image.save(buffer, format, **options)
+    try:
+        image.save(buffer, format, **options)
+    except (RuntimeError, ValueError, OSError, struct.error) as error:
+        advice = "write it without metadata" if exif or xmp or icc else "choose another format"
+        raise UsageError(f"{format} cannot hold this picture ({_reason(error)}); {advice}.") from None
     return buffer.getvalue()
 
 

@@ -40,6 +40,7 @@ def straight_through(images: Tensor, name: str, strength: float, *, seed: int | 
 
     images: float N×3×H×W in [0, 1]. Raises UsageError when the distortion changes the size, and as `distort` does.
 
+    >>> import torch
     >>> straight_through(torch.zeros(1, 3, 16, 16), "jpeg", 50).shape
     torch.Size([1, 3, 16, 16])
     """

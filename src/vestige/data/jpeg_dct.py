@@ -125,8 +125,9 @@ def grid_votes(plane: np.ndarray, dead_zone: np.ndarray, exclude: int | None = N
     plane = np.asarray(plane, np.float32)
     by, bx = max(plane.shape[0] - 7, 0) // 8, max(plane.shape[1] - 7, 0) // 8
     bound = np.asarray(dead_zone, np.float32).reshape(8, 1, 8)
-    votes = [_strip_votes(plane, bound, exclude, start, min(16 * row_step, by - start), bx, row_step)
-             for start in range(0, by, 16 * row_step)]  # fmt: skip
+    per_strip = max(1, 16 // row_step) * row_step
+    votes = [_strip_votes(plane, bound, exclude, start, min(per_strip, by - start), bx, row_step)
+             for start in range(0, by, per_strip)]  # fmt: skip
     return np.concatenate(votes) if votes and bx else np.empty((0, 0), np.int8)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from vestige.core.errors import InputError
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
-from vestige.data.jpeg_dct import grid_votes, sample_rows
+from vestige.data.jpeg_dct import grid_votes
 from vestige.forensics.jpeg_grid import dead_zones
 from vestige.forensics.jpeg_parse import parse_jpeg
 from vestige.forensics.jpeg_primary import Primary, lattice, requantised
@@ -90,9 +90,7 @@ class JpegDouble:
 
     def _evidence(self, primary: Primary, phase: tuple[int, int], coded: bool) -> tuple[str, ...]:
         table = (
-            "steps that follow no libjpeg table"
-            if primary.quality is None
-            else f"libjpeg quality {primary.quality}"
+            "steps that follow no libjpeg table" if primary.quality is None else f"libjpeg quality {primary.quality}"
         )
         facts = [
             f"best fitting earlier quantisation: {table}",

@@ -18,9 +18,7 @@ from vestige.forensics.jpeg_parse import parse_jpeg
 from vestige.forensics.jpeg_primary import lattice, lattice_blocks, requantised, requantised_blocks
 
 
-def two_sided_scan(
-    ratios: np.ndarray, windows: tuple[int, ...], bound: float = 8.0
-) -> tuple[float, np.ndarray, bool]:
+def two_sided_scan(ratios: np.ndarray, windows: tuple[int, ...], bound: float = 8.0) -> tuple[float, np.ndarray, bool]:
     """Strength of the weaker of two opposite claims about the blocks of a picture, and the map of the rarer one.
 
     ratios: log-likelihood ratios (by, bx). For square windows W, the strengths are max_W Σ r and max_W Σ −r with r
@@ -88,9 +86,7 @@ class JpegDQ:
             for extreme in (subject.stored.min(axis=2), subject.stored.max(axis=2)):
                 ratios[clipped_blocks(extreme, *phase)] = 0  # a clipped channel took the luma off its lattice
         strength, map, negative = two_sided_scan(ratios, self.windows)
-        quality = (
-            "steps of no libjpeg table" if primary.quality is None else f"libjpeg quality {primary.quality}"
-        )
+        quality = "steps of no libjpeg table" if primary.quality is None else f"libjpeg quality {primary.quality}"
         marked = "blocks without" if negative else "blocks with"
         return Finding(
             self.slug,

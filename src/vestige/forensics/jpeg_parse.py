@@ -103,7 +103,13 @@ class JpegStructure:
         (h, v), rest = factors[0], factors[1:3]
         if all(f == (1, 1) for f in rest) or all(f == rest[0] for f in rest):
             ratio = (h / max(rest[0][0], 1), v / max(rest[0][1], 1))
-            names = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1"}
+            names: dict[tuple[float, float], str] = {
+                (1, 1): "4:4:4",
+                (2, 1): "4:2:2",
+                (2, 2): "4:2:0",
+                (1, 2): "4:4:0",
+                (4, 1): "4:1:1",
+            }
             if ratio in names:
                 return names[ratio]
         return ",".join(f"{a}x{b}" for a, b in factors)

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import pywt
 
-from vestige.core.errors import UsageError
+from vestige.core.errors import InputError, UsageError
 from vestige.core.roles import Reading
 from vestige.watermark.payload import TAG_BITS, Decoded, PayloadCode
 from vestige.watermark.sync import Lock, Template, whiten
@@ -49,7 +49,7 @@ class DwtDctSvd:
     strength: quantiser step Δ in flat areas, in grey levels of an orthonormal transform coefficient. companding: ρ,
     growth of the step with texture. template: root mean square of the template in grey levels at average texture.
     wavelet: orthogonal wavelet of pywavelets. region: largest side of the part a reader looks at, in mark pixels.
-    scales, angle: range of resizing and rotation (degrees) the reader searches.
+    scales, angle: range of resizing and rotation (degrees) the reader searches. candidates: alignments it tests.
 
     >>> from vestige.core.keys import PUBLIC_KEY
     >>> image = np.random.default_rng(0).random((1, 3, 256, 256), np.float32) * 0.2 + 0.4
@@ -73,15 +73,22 @@ class DwtDctSvd:
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.companding > 0 and self.template > 0):
-            raise UsageError("strength, companding and template must be positive.")
+            raise UsageError("strength, companding and template of dwt_dct_svd must be positive.")
+        if self.wavelet not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(self.wavelet).orthogonal:
+            raise UsageError(f"{self.wavelet!r} is not an orthogonal wavelet; use haar, db2, sym4 or the like.")
+        if not (0 < self.scales[0] <= 1 <= self.scales[1] and 0 <= self.angle <= 45 and self.candidates >= 1):
+            raise UsageError("scales must enclose 1, angle lie in 0 to 45 degrees and candidates be at least 1.")
+        if self.region < 2 * self.tile:
+            raise UsageError(f"region must be at least {2 * self.tile} pixels, got {self.region}.")
 
     # marking ----------------------------------------------------------------------------------------------------------
 
     def mark(self, images: np.ndarray, payload: str | np.ndarray, key: bytes) -> np.ndarray:
         """Images of the same shape that carry the payload; float32 in [0, 1].
 
-        payload: text of up to 8 to 10 characters or 1 to 64 bits (bool). Raises UsageError when it does not fit or
-        the images are not float N×3×H×W of at least 192×192 pixels.
+        payload: 1 to 64 bits (bool) or a text that fits into them (see `payload.pack`). The same change is added to
+        the three channels, so colours keep their hue. Raises UsageError when the payload does not fit or the images
+        are not float N×3×H×W of at least 192×192 pixels, InputError when samples are not finite.
         """
         images = _checked(images)
         height, width = images.shape[2:]
@@ -91,21 +98,23 @@ class DwtDctSvd:
             )
         chips = PayloadCode(key, self._slots).encode(payload).reshape(self.tile // _BLOCK, -1).astype(np.float32)
         pattern = Template(key, self.tile).pattern()
-        return np.stack([self._mark_one(image, chips, pattern) for image in images])
+        marked = np.empty_like(images)
+        for image, out in zip(images, marked, strict=True):
+            self._mark_one(image, chips, pattern, out)
+        return marked
 
     @property
     def _slots(self) -> int:
         return (self.tile // _BLOCK) ** 2
 
-    def _mark_one(self, image: np.ndarray, chips: np.ndarray, pattern: np.ndarray) -> np.ndarray:
+    def _mark_one(self, image: np.ndarray, chips: np.ndarray, pattern: np.ndarray, marked: np.ndarray) -> None:
         height, width = image.shape[1:]
         luma = _luma(image)
         rows, columns = height // _BLOCK, width // _BLOCK
         chips = np.tile(chips, (-(-rows // len(chips)), -(-columns // len(chips))))[:rows, :columns]
         inner = np.s_[: rows * _BLOCK, : columns * _BLOCK]
         change = _tiled(pattern, height, width) * self._visibility(luma)
-        target: np.ndarray | None = None
-        marked = np.empty_like(image)
+        target: np.ndarray | None = None  # chosen once, from the untouched image
         # The second round repairs what clipping to the sample range took away in the first.
         for _ in range(2):
             coefficients = self._corner(luma[inner] + change[inner])
@@ -123,7 +132,6 @@ class DwtDctSvd:
             np.add(image, change / 255.0, out=marked)
             np.clip(marked, 0.0, 1.0, out=marked)
             change = _luma(marked) - luma
-        return marked
 
     def _visibility(self, luma: np.ndarray) -> np.ndarray:
         """Template amplitude: follows local contrast between 0.6 and 2.5 times its nominal value."""
@@ -161,8 +169,9 @@ class DwtDctSvd:
 
         "read": the authentication tag verifies. "unreadable": the template is there (corrected p < 1e-6), the payload
         is not recoverable. "absent": neither. ``details`` holds scale, rotation, flipped, shift and ``raw_bits``, the
-        payload bits before authentication for either packet size {32: ..., 64: ...}. Raises UsageError for arrays that
-        are not N×3×H×W.
+        payload bits before authentication for either packet size {32: ..., 64: ...}, where decoding was tried. The
+        p-value covers everything that was tried. A centred part of at most ``region`` mark pixels a side is read.
+        Raises UsageError for arrays that are not float N×3×H×W, InputError when samples are not finite.
         """
         images = _checked(images)
         template, code = Template(key, self.tile), PayloadCode(key, self._slots)
@@ -176,7 +185,8 @@ class DwtDctSvd:
         tried = decoded = 0
         for linear, log_p in self._linear_parts(luma, template):
             tried += 1
-            lock, attempts = Lock(linear, np.zeros(2), log_p), []
+            lock = Lock(linear, np.zeros(2), log_p)
+            attempts: list[Decoded] = []
             # Decoding only near-significant candidates saves time and keeps the number of tags tried small.
             if log_p < math.log(0.05):
                 lock, canvas = self._align(luma, lock, template)
@@ -229,7 +239,7 @@ class DwtDctSvd:
         return Lock(linear, whole % self.tile, lock.log_p), canvas
 
     def _rectify(self, luma: np.ndarray, linear: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        """Luma resampled so that centre maps to centre: canvas point c shows image point linear·(c - middle + offset)."""
+        """Luma in mark coordinates, centre on centre: canvas point c shows image point linear·(c - middle + offset)."""
         height, width = luma.shape
         scale = math.sqrt(abs(np.linalg.det(linear)))
         if np.array_equal(linear, np.eye(2)) and not offset.any():
@@ -274,6 +284,8 @@ def _checked(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[1] != 3 or not np.issubdtype(images.dtype, np.floating):
         raise UsageError(f"Images are float N×3×H×W arrays in [0, 1], got {images.dtype} {images.shape}.")
+    if images.size and not (np.isfinite(images.min()) and np.isfinite(images.max())):
+        raise InputError("The images hold samples that are not finite; replace them first.")
     return images.astype(np.float32, copy=False)
 
 

@@ -5,8 +5,8 @@ precedes it, so a decoder accepts a random packet with probability 2^-32. The pa
 convolutional code of constraint length 9 (rate 1/3 for D = 32, 1/2 for D = 64), a keyed scrambler and a keyed
 permutation over ``slots`` channel positions; positions left over repeat the start of the codeword.
 
-Sources: R. Johannesson, K. Zigangirov, Fundamentals of Convolutional Coding, 1999 (generators with optimal free
-distance, Viterbi decoding); RFC 2104 (HMAC).
+Sources: K. Larsen, Short convolutional codes with maximal free distance for rates 1/2, 1/3 and 1/4, IEEE Trans. Inf.
+Theory 1973 (generators); A. Viterbi, IEEE Trans. Inf. Theory 1967 (decoding); RFC 2104 (HMAC).
 """
 
 from __future__ import annotations

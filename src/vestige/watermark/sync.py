@@ -6,12 +6,12 @@ linear part of any geometric change; its phases give the shift. The two are used
 
 1. linear part A (image = A · mark coordinates): the constellation is matched to a locally normalised periodogram over
    a grid of scales, angles and mirror images, then A is fitted to the sub-bin peak positions by least squares;
-2. shift: C(o) = Σ_k w_k cos(arg F_k - φ_k - 2π(u_k o_x + v_k o_y)/tile), F the spectrum of the image folded to one tile.
+2. shift: C(o) = Σ_k w_k cos(arg F_k - φ_k - 2π(u_k o_x + v_k o_y)/tile), F the spectrum of the image folded to a tile.
 
 Step 1 looks at magnitudes only, so in an unmarked image the φ_k stay independent of everything that step 2 uses; a
 cosine of a uniform phase is sub-Gaussian with variance proxy 1/2, hence for n candidates tried
 
-    P(max C >= c) <= n · tile² · exp(-c² / Σ_k w_k²).
+    P(max C >= c) <= n · (2 tile)² · exp(-c² / Σ_k w_k²)      on a grid of half pixels.
 
 Sources: S. Pereira, T. Pun, Robust template matching for affine resistant image watermarks, IEEE TIP 2000 (template of
 spectral peaks); M. Kutter, Watermarking resistant to translation, rotation and scaling, SPIE 1998 (periodic marks).
@@ -63,8 +63,6 @@ def whiten(luma: np.ndarray, sigma: float = 2.0) -> np.ndarray:
     return residual / np.sqrt(np.maximum(spread, 0.0) + 1.0)
 
 
-import os
-MODE=float(os.environ.get('MODE','2.5'));WIN=float(os.environ.get('WIN','0'))
 class Template:
     """The template of one key.
 
@@ -98,10 +96,10 @@ class Template:
 
     def align(self, white: np.ndarray) -> tuple[np.ndarray, float]:
         """Best shift o (x, y; sub-pixel) such that pixel p shows tile point p + o, and the log p-value of one trial."""
-        return self._best_shift(self._phasors(white))
+        return self._best_shift(self._folded(white))
 
     def _test(self, white: np.ndarray, power: np.ndarray, linear: np.ndarray) -> float:
-        """Log p-value of one linear part: the correlation over all shifts, from Fourier sums at the moved frequencies."""
+        """Log p-value of one linear part: correlation over all shifts, from Fourier sums at the moved frequencies."""
         moved = self.frequencies / self.tile @ np.linalg.inv(linear)
         height, width = white.shape
         turn_x = 2 * np.pi * np.outer(np.arange(width) - (width - 1) / 2, moved[:, 0])
@@ -109,9 +107,8 @@ class Template:
         rows = white @ np.hstack([np.cos(turn_x), np.sin(turn_x)]).astype(np.float32)
         across = rows[:, : len(moved)] - 1j * rows[:, len(moved) :]
         sums = (across * np.exp(-1j * turn_y)).sum(0)
-        inside = np.abs(moved).max(1) < 0.49
-        height_ = np.sqrt(np.expm1(_look_up(power, moved * (width, height), height, width)))
-        return self._best_shift(np.where(inside, np.minimum(height_, MODE), 0.0) * np.exp(1j * (np.angle(sums) - self.phases)))[1]
+        relative = np.sqrt(np.expm1(_look_up(power, moved * (width, height), height, width)))
+        return self._best_shift(self._phasors(sums, np.where(np.abs(moved).max(1) < 0.49, relative, 0.0)))[1]
 
     def _best_shift(self, phasors: np.ndarray) -> tuple[np.ndarray, float]:
         tile = self.tile
@@ -126,20 +123,19 @@ class Template:
         log_p = min(0.0, 2 * math.log(2 * tile) - peak**2 / energy)
         return self._near(phasors, np.array([x, y]) / 2, 0.5)[0], log_p
 
-    def _phasors(self, white: np.ndarray) -> np.ndarray:
-        """w_k exp(i(arg F_k - φ_k)) of the folded image, (K,)."""
+    def _folded(self, white: np.ndarray) -> np.ndarray:
+        """Phasors of the image folded to one tile."""
         tile = self.tile
         height, width = white.shape
         padded = np.pad(white, ((0, -height % tile), (0, -width % tile)))
         spectrum = scipy.fft.fft2(padded.reshape(-1, tile, padded.shape[1] // tile, tile).sum(axis=(0, 2)))
-        level = uniform_filter(np.abs(spectrum), 9, mode="wrap")
+        level = np.maximum(uniform_filter(np.abs(spectrum), 9, mode="wrap"), 1e-12)
         at = self.frequencies[:, 1], self.frequencies[:, 0]
-        return self._weighted(spectrum[at], level[at])
+        return self._phasors(spectrum[at], np.abs(spectrum[at]) / level[at])
 
-    def _weighted(self, peaks: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Weights follow the peak height, capped so that no single strong frequency of the host decides."""
-        weight = np.minimum(np.abs(peaks) / np.maximum(level, 1e-12), 2.5)
-        return weight * np.exp(1j * (np.angle(peaks) - self.phases))
+    def _phasors(self, peaks: np.ndarray, relative: np.ndarray) -> np.ndarray:
+        """w_k exp(i(arg F_k - φ_k)), weights capped so that no single strong frequency of the host decides."""
+        return np.minimum(relative, 1.4) * np.exp(1j * (np.angle(peaks) - self.phases))
 
     def _near(self, phasors: np.ndarray, start: np.ndarray, reach: float) -> tuple[np.ndarray, float]:
         """Sub-pixel maximum of the correlation within ``reach`` of a shift, and its height in standard deviations."""
@@ -159,10 +155,11 @@ class Template:
         rows, found, weights = [], [], []
         for y in np.linspace(0, height - side[1], 3).astype(int):
             for x in np.linspace(0, width - side[0], 3).astype(int):
-                phasors = self._phasors(white[y : y + side[1], x : x + side[0]])
-                local, height_ = self._near(phasors, shift + (x, y), 3.0)
+                phasors = self._folded(white[y : y + side[1], x : x + side[0]])
+                corner = np.array([x, y])
+                local, height_ = self._near(phasors, shift + corner, 3.0)
                 rows.append((x + side[0] / 2 - width / 2, y + side[1] / 2 - height / 2, 1.0))
-                found.append(local - (x, y) - shift)
+                found.append(local - corner - shift)
                 weights.append(max(height_ - 2.5, 0.0))
         if np.count_nonzero(weights) < 4:
             return np.zeros((2, 2))
@@ -174,8 +171,10 @@ class Template:
 
     # linear part ------------------------------------------------------------------------------------------------------
 
-    def candidates(self, white: np.ndarray, count: int, scales: tuple[float, float], angle: float) -> list[tuple[np.ndarray, float]]:
-        """The most plausible linear parts (2×2), best first, from the magnitudes of the spectrum alone.
+    def candidates(
+        self, white: np.ndarray, count: int, scales: tuple[float, float], angle: float
+    ) -> list[tuple[np.ndarray, float]]:
+        """The most plausible linear parts (2×2), judged by magnitudes alone, each with its log p-value as one trial.
 
         scales: smallest and largest scale searched. angle: largest rotation, degrees.
         """
@@ -183,7 +182,7 @@ class Template:
         height, width = white.shape
         size = np.array([width, height], float)
         pooled = cv2.dilate(power, np.ones((3, 3), np.uint8))
-        step = 2.4 / (0.5 * max(height, width))
+        step = 1.7 / (0.5 * max(height, width))
         # At least most of a tile has to be in view, otherwise neighbouring peaks merge.
         largest = max(min(scales[1], min(height, width) / (0.75 * self.tile)), scales[0])
         logs = np.arange(math.log(scales[0]), math.log(largest) + step, step)
@@ -209,13 +208,13 @@ class Template:
                 linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
                 coarse.append((float(tops[i, j]), linear @ np.diag([mirror, 1.0])))
         coarse.sort(key=lambda item: -item[0])
-        fitted = [self._fit(power, linear, size) for _, linear in coarse[: 4 * count]]
+        fitted = [self._fit(power, linear, size) for _, linear in coarse[: 2 * count]]
         fitted.sort(key=lambda item: -item[0])
         distinct: list[np.ndarray] = []
         for _, linear in fitted:
             if len(distinct) < count and all(np.abs(linear - other).max() > 0.003 for other in distinct):
                 distinct.append(linear)
-        return [(linear, self._test(white if not WIN else (white * np.outer(np.hanning(height), np.hanning(width))**WIN).astype(np.float32), power, linear)) for linear in distinct]
+        return [(linear, self._test(white, power, linear)) for linear in distinct]
 
     def _fit(self, power: np.ndarray, linear: np.ndarray, size: np.ndarray) -> tuple[float, np.ndarray]:
         """Least-squares linear part from the sub-bin positions of the peaks near their predicted places."""

@@ -17,7 +17,7 @@ from vestige.data.scenes.model import (
     Scene,
     SceneObject,
     TextOverlay,
-    frame,
+    object_box,
     sample_scene,
 )
 from vestige.data.scenes.raster import Camera
@@ -25,6 +25,6 @@ from vestige.data.scenes.render import Rendered, Video, Views, contact_sheet, re
 
 __all__ = [
     "BACKGROUNDS", "CLASSES", "COLOURS", "LIGHTS", "SIZES", "STYLES", "TEXTURES", "Camera", "Rendered", "Scene",
-    "SceneObject", "TextOverlay", "Video", "Views", "contact_sheet", "frame", "render", "render_pack", "render_video", "render_views",
+    "SceneObject", "TextOverlay", "Video", "Views", "contact_sheet", "object_box", "render", "render_pack", "render_video", "render_views",
     "sample_scene",
 ]  # fmt: skip

@@ -99,12 +99,12 @@ def _draw_sky(g: np.random.Generator, colour: np.ndarray, plain: np.ndarray, sid
     t = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None] ** 1.3
     plain[:] = top + t * (bottom - top)
     clouds = _clouds(side)
-    shift = int(g.integers(side))
+    shift = int(g.random() * side)
     cover = np.take(clouds[:rows], np.arange(shift, shift + side), axis=1, mode="wrap")[..., None]
     colour[:] = plain + cover * np.float32(g.uniform(0.25, 0.75)) * (0.97 - plain)
     # a line of hills on the horizon
     line = _ridge(side)
-    shift = int(g.integers(side))
+    shift = int(g.random() * side)
     height = np.take(line, np.arange(shift, shift + side), mode="wrap") * np.float32(g.uniform(0.04, 0.12)) * side
     hill = np.clip(height[None, :] - (rows - 0.5 - np.arange(rows, dtype=np.float32))[:, None] + 0.5, 0, 1)[..., None]
     tone = (0.55 * np.array([0.42, 0.54, 0.52], np.float32) + 0.45 * bottom) * np.float32(g.uniform(0.85, 1.05))
@@ -152,7 +152,7 @@ def _noise(g: np.random.Generator, side: int, cell: float, stretch: float = 1.0)
     return (fine - fine.mean()) / max(float(fine.std()), 1e-6)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=24)
 def _tile(kind: str, side: int) -> np.ndarray:
     """float32 side×side×3 factor around 1 that covers one unit of the ground (two of a wall)."""
     g = rng(0, "tile", kind)

@@ -19,6 +19,7 @@ COLOURS: dict[str, RGB] = {
     "blue": (0.14, 0.34, 0.82), "purple": (0.52, 0.22, 0.70), "pink": (0.96, 0.50, 0.70), "brown": (0.48, 0.28, 0.14),
     "white": (0.95, 0.95, 0.95), "black": (0.15, 0.15, 0.17), "turquoise": (0.10, 0.70, 0.68),
 }  # fmt: skip
+FONTS = ("sans", "serif", "mono")
 TEXTURES = ("solid", "striped", "dotted", "checked")
 #: Height of an object of each size at depth 1, as a fraction of the picture.
 SIZES: dict[str, float] = {"small": 0.31, "medium": 0.46, "large": 0.66}
@@ -85,6 +86,9 @@ class TextOverlay:
     angle: float = 0.0
     opacity: float = 1.0
 
+    def __post_init__(self) -> None:
+        _known("font", self.font, FONTS)
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -147,7 +151,7 @@ def sample_scene(
     object: str | Sequence[str] | None = None,
     colour: str | Sequence[str] | None = None,
     texture: str | None = None,
-    size: str | None = None,
+    object_size: str | None = None,
     style: str | None = None,
     background: str | None = None,
     light: str | None = None,
@@ -160,8 +164,9 @@ def sample_scene(
 ) -> Scene:
     """Draw a scene; what is given is kept, the rest is random.
 
-    object, colour: of the first objects, in order. texture, size: of every object. n_objects: a number or an inclusive
-    range. text: True for a random word, or the word. classes, colours, styles, backgrounds: what to draw from.
+    object, colour: of the first objects, in order. texture, object_size: of every object. n_objects: a number or an
+    inclusive range. text: True for a random word, or the word. classes, colours, styles, backgrounds: what to draw
+    from.
     Every attribute has its own random stream: with the same seed, giving a style leaves the layout as it was.
     Objects of one scene differ in class as far as the classes reach, and cover each other little.
 
@@ -184,6 +189,7 @@ def sample_scene(
     given_colours = [colour] if isinstance(colour, str) else list(colour or ())
     rest = [k for k in kinds if k not in given_kinds] or kinds
     drawn = g.random((8, 5))
+    picked = [pool[int(u * len(pool))] for u, pool in zip(g.random(3), (styles, backgrounds, tuple(LIGHTS)))]
     chosen: list[SceneObject] = []
     for i in range(max(count, min(len(given_kinds), high))):
         u = drawn[i]
@@ -194,23 +200,23 @@ def sample_scene(
                 kind,
                 given_colours[i] if i < len(given_colours) else colours[int(u[0] * len(colours))],
                 texture or (TEXTURES[1 + int(u[1] * 6)] if u[1] < 0.5 else "solid"),
-                size or sizes[int(u[2] * len(sizes))],
+                object_size or sizes[int(u[2] * len(sizes))],
                 mirrored=bool(u[3] < 0.5),
                 velocity=(float(u[4] - 0.5) * 0.8, 0.0),
             )
         )
     return Scene(
         tuple(_place(chosen, rng(seed, "layout"))),
-        style or styles[int(g.integers(len(styles)))],
-        background or backgrounds[int(g.integers(len(backgrounds)))],
-        light or tuple(LIGHTS)[int(g.integers(len(LIGHTS)))],
+        style or picked[0],
+        background or picked[1],
+        light or picked[2],
         _sample_text(text, rng(seed, "text")) if text else (),
         seed,
         round(float(g.uniform(0.36, 0.46)), 3),
     )
 
 
-def frame(item: SceneObject, horizon: float = 0.40) -> tuple[float, float, float, float]:
+def object_box(item: SceneObject, horizon: float = 0.40) -> tuple[float, float, float, float]:
     """x0, y0, x1, y1 of an object in the picture, as fractions, before anything covers it."""
     x0, y0, x1, y1 = _extents()[item.kind]
     scale = SIZES[item.size] / item.depth
@@ -238,7 +244,7 @@ def _place(items: list[SceneObject], g: np.random.Generator) -> list[SceneObject
             depth = 1.0 + (deepest - 1.0) * v
             half = min(reach * height / depth, 0.5)
             candidate = replace(item, x=round(half + u * (1 - 2 * half), 4), depth=round(float(depth), 4))
-            overlap = sum(_overlap(frame(candidate), frame(other)) for other in placed)
+            overlap = sum(_overlap(object_box(candidate), object_box(other)) for other in placed)
             if overlap < least:
                 best, least = candidate, overlap
             if least < 0.05:
@@ -258,17 +264,21 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 def _sample_text(text: bool | str, g: np.random.Generator) -> tuple[TextOverlay, ...]:
     word = text if isinstance(text, str) else WORDS[int(g.integers(len(WORDS)))]
     height = min(float(g.uniform(0.09, 0.14)), 0.75 / max(len(word), 1))
+    angle = float(g.uniform(-8, 8))
     wide = 0.62 * height * len(word)  # half the width of the widest font
+    margin = 0.7 * height + wide * abs(np.sin(np.radians(angle))) + 0.02
+    below = g.random() < 0.25  # the objects stand in the lower half
+    y = margin + float(g.uniform(0, 0.12))
     return (
         TextOverlay(
             word,
-            x=round(float(g.uniform(wide, 1 - wide)), 4),
-            y=round(float(g.choice([g.uniform(0.1, 0.25), g.uniform(0.78, 0.9)])), 4),
+            x=round(float(g.uniform(wide + 0.02, 0.98 - wide)), 4),
+            y=round(1 - y if below else y, 4),
             height=round(height, 4),
             colour=((1.0, 1.0, 1.0), (0.05, 0.05, 0.05), (1.0, 0.9, 0.2), (0.85, 0.1, 0.1))[int(g.integers(4))],
             outline=bool(g.random() < 0.7),
-            font=("sans", "serif", "mono")[int(g.integers(3))],
-            angle=round(float(g.uniform(-8, 8)), 2),
+            font=FONTS[int(g.integers(3))],
+            angle=round(angle, 2),
         ),
     )
 

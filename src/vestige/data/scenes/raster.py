@@ -97,7 +97,7 @@ def draw_objects(items: Sequence[SceneObject], horizon: float, light: str, camer
 def _draw_part(layers: Layers, index: int, part: Part, at: _Placed, towards: np.ndarray) -> None:
     side = at.side
     contours = [at.points(c) for c in part.contours]
-    line = max(1, round(side / 105))
+    line = max(1, round(side / 115))
     low = np.floor(contours[0].min(axis=0)).astype(int) - line - 1
     high = np.ceil(contours[0].max(axis=0)).astype(int) + line + 2
     x0, y0 = (max(0, int(v)) for v in low)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vestige.core.errors import UsageError
 from vestige.data.scenes.backgrounds import FAR, draw_stage
-from vestige.data.scenes.model import Scene, SceneObject, TextOverlay, frame
+from vestige.data.scenes.model import Scene, SceneObject, TextOverlay, object_box
 from vestige.data.scenes.raster import Camera, draw_objects
 from vestige.data.scenes.styles import STYLE_FUNCTIONS, Drawing
 
@@ -64,7 +64,7 @@ class Video:
 
 
 def render(scene: Scene, size: int = 64, camera: Camera = _STILL) -> Rendered:
-    """Draw a scene at size×size (32 to 1024), with anti-aliasing by twofold supersampling.
+    """Draw a scene at size×size (32 to 512), with anti-aliasing by twofold supersampling.
 
     Same scene and size, same bytes. Raises UsageError for a size out of range.
 
@@ -72,8 +72,8 @@ def render(scene: Scene, size: int = 64, camera: Camera = _STILL) -> Rendered:
     >>> render(sample_scene(0, n_objects=2), 64).masks.shape
     (2, 64, 64)
     """
-    if not 32 <= size <= 1024:
-        raise UsageError(f"size is {size}; scenes are drawn at 32 to 1024 pixels.")
+    if not 32 <= size <= 512:
+        raise UsageError(f"size is {size}; scenes are drawn at 32 to 512 pixels.")
     side = 2 * size
     layers = draw_objects(scene.objects, scene.horizon, scene.light, camera, side)
     stage = draw_stage(scene, camera, side)
@@ -134,7 +134,7 @@ def render_video(
 
 
 def _moved(item: SceneObject, t: float) -> SceneObject:
-    left, _, right, _ = frame(item)
+    left, _, right, _ = object_box(item)
     low, high = min(item.x - left, item.x), max(1 - (right - item.x), item.x)
     way = (item.x + item.velocity[0] * t - low) % max(2 * (high - low), 1e-6)
     x = low + min(way, 2 * (high - low) - way)
@@ -182,7 +182,7 @@ def _word_layers(text: TextOverlay, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Coverage (0 to 255) of the letters and of their outline, drawn at four times the size."""
     from PIL import Image, ImageDraw
 
-    big = 4 * side if side <= 256 else side
+    big = 4 * side
     font = _font(text.font, max(8, round(text.height * big * 1.35)))
     stroke = max(1, round(text.height * big * 0.09)) if text.outline else 0
     layers = []
@@ -205,7 +205,7 @@ def _font(name: str, size: int) -> Any:
 
     spec = importlib.util.find_spec("matplotlib")
     for folder in spec.submodule_search_locations if spec and spec.submodule_search_locations else ():
-        path = Path(folder, "mpl-data", "fonts", "ttf", _FONTS.get(name, _FONTS["sans"]))
+        path = Path(folder, "mpl-data", "fonts", "ttf", _FONTS[name])
         if path.is_file():
             return ImageFont.truetype(str(path), size)
     return ImageFont.load_default(size)

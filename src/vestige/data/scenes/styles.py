@@ -69,7 +69,7 @@ class Drawing:
         """S×S in [0, 1]: the contours of the objects' parts and of the plain background."""
         grey = self.stage.plain @ _LUMA
         edge = np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1, ksize=3)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0, ksize=3))
-        edge = np.clip(edge * 4 - 0.1, 0, 0.55) * self.behind[..., 0]
+        edge = np.clip((edge - 0.12) * 4, 0, 0.55) * self.behind[..., 0]
         return np.maximum(self.layers.paint[..., OUTLINE], edge)
 
     @cached_property
@@ -126,14 +126,14 @@ def _watercolour(d: Drawing) -> np.ndarray:
     pooled = cv2.GaussianBlur(np.clip(edge * 1.6, 0, 0.5), (3, 3), 0)
     pigment = 1 - (0.55 * soft + 0.45 * wash)
     blots = _cloud_noise(d.side, d.seed % 7)
-    density = (0.82 + 0.20 * blots + 0.07 * _grain(d.side, 2))[..., None] * (1 + 0.9 * pooled[..., None])
-    image = 1 - _saturate_pigment(pigment, 1.15) * density * 0.88
+    density = (0.90 + 0.13 * blots + 0.06 * _grain(d.side, 2))[..., None] * (1 + 0.9 * pooled[..., None])
+    image = 1 - _saturate_pigment(pigment, 1.15) * density * 0.95
     margin = np.clip((_border(d.side) + 0.02 * blots - 0.012) * 40, 0, 1)[..., None]
     return 0.985 + margin * (image - 0.985)
 
 
 def _oil(d: Drawing) -> np.ndarray:
-    k = max(3, d.side // 50 | 1)
+    k = max(3, d.side // 64 | 1)
     image = _kuwahara(_displaced(d.lit, d.side, 0.0035), k)
     strokes = _strokes(d.side)
     relief = cv2.Sobel(strokes, cv2.CV_32F, 1, 1, ksize=3)
@@ -214,8 +214,8 @@ def _chalk(d: Drawing) -> np.ndarray:
     board = np.array([0.14, 0.19, 0.17], np.float32) * (1 + 0.10 * _cloud_noise(d.side, 2) + 0.05 * grain)[..., None]
     bright = 0.25 + 0.75 * _saturate(colour, 1.4)
     strokes = np.clip((0.95 - _hatching(d.side, 60.0)) * 2, 0.25, 1) * np.clip(0.85 + 0.35 * grain, 0, 1)
-    amount = strokes * (0.08 + 0.95 * cv2.blur(d.layers.cover, (3, 3)) * (0.45 + 0.55 * d.light))
-    line = np.clip(cv2.blur(ink, (3, 3)) * 1.8, 0, 1) * np.clip(0.85 + 0.35 * grain, 0, 1)
+    amount = strokes * (0.08 + 0.95 * cv2.blur(d.layers.cover, (3, 3)) * (0.6 + 0.5 * d.light))
+    line = np.clip(cv2.blur(ink, (3, 3)) * 1.8, 0, 1) * np.clip(0.95 + 0.3 * grain, 0, 1)
     bright = bright + 0.35 * line[..., None] * (1 - bright)
     amount = np.maximum(amount, line)[..., None]
     return board + amount * (bright - board)
@@ -299,7 +299,7 @@ def _border(side: int) -> np.ndarray:
     return np.minimum(t[:, None], t[None, :])
 
 
-@lru_cache(maxsize=48)
+@lru_cache(maxsize=12)
 def _grain(side: int, index: int) -> np.ndarray:
     """Fine noise, s.d. 1, of the grain size of paper at this resolution."""
     noise = rng(0, "grain", index).standard_normal((side, side)).astype(np.float32)
@@ -307,7 +307,7 @@ def _grain(side: int, index: int) -> np.ndarray:
     return field / field.std()
 
 
-@lru_cache(maxsize=48)
+@lru_cache(maxsize=24)
 def _cloud_noise(side: int, index: int) -> np.ndarray:
     field = np.zeros((side, side), np.float32)
     g = rng(0, "cloud", index)
@@ -317,7 +317,7 @@ def _cloud_noise(side: int, index: int) -> np.ndarray:
     return field / field.std()
 
 
-@lru_cache(maxsize=48)
+@lru_cache(maxsize=8)
 def _hatching(side: int, angle: float) -> np.ndarray:
     """Parallel strokes: 0 in the middle of a line, 1 between lines, slightly irregular."""
     t = np.arange(side, dtype=np.float32) / side
@@ -334,7 +334,7 @@ def _engraving(side: int) -> np.ndarray:
     return (1 - np.abs(phase % 1 - 0.5) * 2).astype(np.float32)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def _wobble_maps(side: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
     t = np.arange(side, dtype=np.float32)
     shift_x, shift_y = _cloud_noise(side, 8), _cloud_noise(side, 9)
@@ -346,10 +346,11 @@ def _wobble_maps(side: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
 def _strokes(side: int) -> np.ndarray:
     """Short brush marks in three directions, s.d. 1."""
     g = rng(0, "strokes")
-    noise = g.standard_normal((side, side)).astype(np.float32)
-    length = max(3, side // 18)
-    region = np.digitize(_cloud_noise(side, 4), (-0.5, 0.5))
-    field = np.zeros((side, side), np.float32)
+    base = min(side, 256)  # larger pictures get wider marks, not finer ones
+    noise = g.standard_normal((base, base)).astype(np.float32)
+    length = max(3, base // 18)
+    region = np.digitize(_cloud_noise(base, 4), (-0.5, 0.5))
+    field = np.zeros((base, base), np.float32)
     for index, angle in enumerate((20, 75, 140)):
         kernel = np.zeros((length, length), np.float32)
         a, c = np.radians(angle), (length - 1) / 2
@@ -358,7 +359,7 @@ def _strokes(side: int) -> np.ndarray:
         cv2.line(kernel, ends[0], ends[1], 1.0, 1)
         marks = cv2.filter2D(noise, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT)
         field = np.where(region == index, marks, field)
-    return (field / field.std()).astype(np.float32)
+    return cv2.resize(field / field.std(), (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -376,7 +377,7 @@ def _tesserae(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return cells, joint.astype(np.float32), tone
 
 
-@lru_cache(maxsize=24)
+@lru_cache(maxsize=10)
 def _voronoi(side: int, index: int) -> np.ndarray:
     """Nearest of a jittered grid of seeds for every pixel."""
     from scipy.spatial import cKDTree
@@ -390,7 +391,7 @@ def _voronoi(side: int, index: int) -> np.ndarray:
     return cKDTree(seeds).query(points)[1].reshape(side, side)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _screens(side: int, period: float) -> np.ndarray:
     """S×S×3 thresholds in [0, 1] of three dot screens, turned against each other."""
     t = np.arange(side, dtype=np.float32)

@@ -1,0 +1,5 @@
+"""``python -m vestige``."""
+
+from vestige.app.cli import main
+
+main()
