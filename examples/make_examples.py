@@ -1,7 +1,7 @@
 """Make the example pictures: photographs and rendered scenes, untouched and with planted traces.
 
-The photographs ship with scikit-learn (china.jpg, flower.jpg) and scikit-image (astronaut, coffee, cat). What was planted is
-written down in ``planted.json``, masks of the edits are under ``.masks``.
+The photographs ship with scikit-learn (china.jpg) and scikit-image (astronaut, coffee, cat). What was
+planted is written down in ``planted.json``; masks of the edits are under ``.masks``.
 
 Usage: python examples/make_examples.py [FOLDER]
 """
@@ -29,10 +29,10 @@ SEED = 2024
 
 def photograph(name: str) -> np.ndarray:
     """uint8 H×W×3 of a sample photograph of scikit-learn or scikit-image."""
-    if name in ("china", "flower"):
+    if name == "china":
         from sklearn.datasets import load_sample_image
 
-        return load_sample_image(f"{name}.jpg")
+        return load_sample_image("china.jpg")
     import skimage.data
 
     return getattr(skimage.data, name)()
@@ -102,7 +102,7 @@ def with_appended_archive() -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as z:
         z.writestr(zipfile.ZipInfo("notes.txt", (2024, 1, 1, 0, 0, 0)), "hidden behind the picture\n" * 20)
-    return sample_file("flower.jpg") + archive.getvalue()
+    return encode(photograph("astronaut"), "JPEG", quality=90) + archive.getvalue()
 
 
 def sample_file(name: str) -> bytes:
@@ -117,7 +117,7 @@ def main(folder: Path) -> None:
     plain = render(sample_scene(SEED + 1, style="photo", n_objects=2), 384)
     planted = {
         "untouched-china.jpg": (sample_file("china.jpg"), None),
-        "untouched-flower.jpg": (sample_file("flower.jpg"), None),
+        "untouched-coffee.png": (encode(photograph("coffee"), "PNG"), None),
         "untouched-scene.png": (encode(to_uint8(plain.image), "PNG"), None),
         "spliced.jpg": (splice, "edit"),
         "copy-moved.jpg": (copy, "edit"),

@@ -294,6 +294,10 @@ def test_folders_that_bring_code_are_refused(bert, tmp_path):
     with pytest.raises(InputError, match=r"cannot be loaded|Python code"):
         ModelSubject.open(folder).load()
     assert not (tmp_path / "trap").exists()
+    (folder / "model.safetensors").unlink()
+    for action in ("tensors", "state_dict"):
+        with pytest.raises(InputError, match="holds no weights"):
+            getattr(ModelSubject.open(folder), action)()
     config.write_text("[]")
     with pytest.raises(InputError, match="no table"):
         ModelSubject.open(folder)

@@ -191,6 +191,11 @@ def test_zip_bombs_are_not_inflated():
     tracemalloc.stop()
     assert any("zip bomb" in p for p in report.problems)
     assert peak < 5e6
+    same = bytearray(zipped(*((f"{i}.pkl", BOMB) for i in range(60))))
+    at = 0
+    while (at := same.find(b"PK\x01\x02", at + 1)) >= 0:
+        same[at + 20 : at + 24] = struct.pack("<L", len(same) // 2)  # every member claims half of the file
+    assert "overlap" in scan_bytes(bytes(same)).damaged
     modest = ScanLimits(max_inflated=1000, max_ratio=1e9)
     assert "limit" in scan_bytes(zipped(("a/x.pkl", b"\0" * 5000), method=zipfile.ZIP_DEFLATED), modest).damaged
 

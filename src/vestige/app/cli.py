@@ -288,9 +288,6 @@ def main(arguments: list[str] | None = None) -> Any:
     except VestigeError as error:
         _say(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("interrupted; with --out, the same command continues where this one stopped.")
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

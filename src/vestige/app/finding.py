@@ -14,11 +14,12 @@ from vestige.app.markup import visible
 from vestige.app.report_html import ReportItem, render_html
 from vestige.app.report_json import to_json_report, to_json_single
 from vestige.app.report_text import render_batch, render_text
-from vestige.core.errors import BAD_INPUT, OK, PARTIAL, TRACE_FOUND, UsageError
+from vestige.core.errors import BAD_INPUT, OK, PARTIAL, TRACE_FOUND, Interrupted, UsageError
 from vestige.core.files import write_atomic, write_json
 from vestige.core.image_io import Limits
 from vestige.core.keys import load_key
-from vestige.core.sniff import sniff
+from vestige.core.sniff import IMAGE_FORMATS, sniff
+from vestige.core.subjects import MODEL_FORMATS, MODEL_SUFFIXES
 
 
 def run(
@@ -38,7 +39,11 @@ def run(
         if out is not None and out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file; find writes a folder (use --html for a single file).")
         batch = Batch(out or Path(scratch) / "run", options, jobs or default_jobs())
-        results, failures = batch.run(files, fresh=fresh)
+        try:
+            results, failures = batch.run(files, fresh=fresh)
+        except KeyboardInterrupt:
+            kept = "the same command continues where this one stopped" if out else "with --out a run can be continued"
+            raise Interrupted(f"interrupted; {kept}.") from None
     groups = _copies(files, results)
     report = to_json_report([r.findings for r in results], failures, groups)
     if out is not None or html is not None:
@@ -51,12 +56,12 @@ def run(
     if as_json:
         single = len(files) == 1 and results
         print(json.dumps(to_json_single(results[0].findings) if single else report, indent=2))
-    elif not quiet:
+    elif not quiet and results:
         _show(results, failures, groups, verbose)
         if out is not None:
             print(f"Report: {out / 'report.html'}")
     if failures:
-        if as_json or quiet:
+        if as_json or quiet or not results:
             for failure in failures:
                 print(f"vestige: {visible(failure['error'])}", file=sys.stderr)
         return PARTIAL if results else BAD_INPUT
@@ -103,7 +108,8 @@ def _is_model(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return sniff(file.read(300)) in ("safetensors", "pickle", "zip")
+        kind = sniff(file.read(300))
+    return kind in MODEL_FORMATS or (kind not in IMAGE_FORMATS and path.suffix.lower() in MODEL_SUFFIXES)
 
 
 def _scan_model(path: Path, as_json: bool, quiet: bool) -> int:

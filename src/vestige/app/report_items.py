@@ -20,6 +20,7 @@ KIND_LABELS = {
     "mark": "Watermark",
     "payload": "Hidden data",
     "container": "File structure",
+    "code": "Hidden code",
     "provenance": "Provenance",
     "duplicate": "Copy",
 }

@@ -24,4 +24,14 @@ SYSTEMS = (
         title="A Whac-A-Mole Dilemma: Shortcuts Come in Multiples Where Mitigating One Amplifies Others",
         venue="CVPR 2023 (2212.04825)",
     ),
+    System(
+        "pickle_scan",
+        "names the code hidden in a checkpoint's pickles",
+        ("find",),
+        title="Never a Dill Moment: Exploiting Machine Learning Pickle Files",
+        venue="Trail of Bits 2021",
+        target="vestige.backdoor.pickle_scan:PickleScan",
+        kind="baseline",
+        subject="model",
+    ),
 )

@@ -32,12 +32,12 @@ class PickleScan:
     def find(self, subject: Any) -> Finding:
         """A `Finding` about a `ModelSubject`; "does not apply" for other subjects and unreadable files."""
         if not isinstance(subject, ModelSubject):
-            return Finding.not_applicable(self.slug, "container", "it is not a model.")
+            return Finding.not_applicable(self.slug, "code", "it is not a model.")
         try:
             reports = subject.pickles()
             code = [file.name for file in subject.files if file.suffix == ".py"]
         except (VestigeError, OSError) as error:
-            return Finding.not_applicable(self.slug, "container", f"the model cannot be read ({error}).")
+            return Finding.not_applicable(self.slug, "code", f"the model cannot be read ({error}).")
         dangerous, unknown, problems, damaged, evidence = [], [], [], [], []
         for report in reports.values():
             dangerous += report.dangerous
@@ -70,7 +70,7 @@ class PickleScan:
             clear = "The model's pickles import only what weights need."
         return Finding(
             self.slug,
-            "container",
+            "code",
             score=1.0 if dangerous else 0.5 if damaged or unknown else 0.0,
             flagged=bool(dangerous or damaged),
             when_flagged=flag,

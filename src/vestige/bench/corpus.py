@@ -94,14 +94,18 @@ def resized(pixels: np.ndarray, scale: float) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
+def untouched(photo: Photo) -> Iterator[Case]:
+    """The file as it is."""
+    yield Case(photo[0], "untouched", photo[1])
+
+
 def innocent(photo: Photo, seed: int = 0) -> Iterator[Case]:
-    """The untouched file and what ordinary handling makes of it: no part of the picture is edited."""
+    """What ordinary handling makes of a photograph: no part of the picture is edited."""
     name, data = photo
     pixels = decode(data).pixels
     r = rng(seed, "innocent", name)
     maybe = frozenset({"double", "resampled"})
     chroma = (0, 2)[int(r.integers(2))]
-    yield Case(name, "untouched", data)
     yield Case(name, "saved as PNG", encode(pixels, "PNG"), possible=frozenset({"double"}))
     yield Case(name, "saved again", jpeg(pixels, r.integers(60, 96), chroma), possible=maybe)
     small = resized(pixels, r.uniform(0.5, 0.85))
@@ -170,11 +174,14 @@ def marked(photo: Photo, seed: int = 0) -> Iterator[Case]:
 Maker = Callable[[], Iterable[Case]]
 
 
-def corpus(photos: Sequence[Photo], *, seed: int = 0, edited: int = 0) -> list[Maker]:
-    """Makers of every case of these photographs; tampered ones from ``edited`` photographs each (0: from all)."""
-    order = [int(i) for i in rng(seed, "corpus").permutation(len(photos))]
-    chosen = [photos[i] for i in order[: edited or len(order)]]
-    makers: list[Maker] = [partial(innocent, photo, seed) for photo in photos]
+def corpus(photos: Sequence[Photo], *, seed: int = 0, processed: int = 0, edited: int = 0) -> list[Maker]:
+    """Makers of the cases: every photograph untouched, ``processed`` of them also innocently processed, ``edited``
+    of them also saved twice, with a payload and tampered with by every operation (0: all).
+    """
+    order = [photos[int(i)] for i in rng(seed, "corpus").permutation(len(photos))]
+    makers: list[Maker] = [partial(untouched, photo) for photo in photos]
+    makers += [partial(innocent, photo, seed) for photo in order[: processed or len(order)]]
+    chosen = order[: edited or len(order)]
     for i, photo in enumerate(chosen):
         donor = chosen[(i + 1) % len(chosen)]
         makers += [partial(double_compressed, photo, seed), partial(with_payload, photo, seed)]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,18 @@ import numpy as np
 
 from vestige.bench.corpus import SEEKS, Case, Maker, corpus, photographs
 from vestige.core.calibration import Calibration
+from vestige.core.catalogue import systems
 from vestige.core.errors import InputError
 from vestige.core.files import write_json
 from vestige.core.findings import Finding
-from vestige.core.panel import Panel, default_panel
+from vestige.core.panel import Panel, shared_panel
 from vestige.core.progress import track
 from vestige.core.subjects import ImageSubject
 
 #: Share of untouched photographs that the whole panel may flag, on validation data.
 TARGET_FALSE_POSITIVES = 0.02
+#: How many validation photographs are also processed, and tampered with.
+PROCESSED, EDITED = 250, 160
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,20 @@ class Record:
         return float("nan")
 
 
-def _examine(maker: Maker) -> list[Record]:
-    global _panel
-    if _panel is None:
-        import cv2
+def _examine(maker: Maker, only: tuple[str, ...] = ()) -> list[Record]:
+    import cv2
 
-        cv2.setNumThreads(1)
-        _panel = default_panel()
+    cv2.setNumThreads(1)
+    panel = shared_panel((), only)
     records = []
     for case in maker():
-        findings = _panel.raw(ImageSubject(case.data, case.photo))
+        findings = panel.raw(ImageSubject(case.data, case.photo))
         aucs = {}
         if case.mask is not None:
             aucs = {f.examiner: pixel_auc(f.map, case.mask) for f in findings if f.map is not None and f.kind == "edit"}
         light = tuple(dataclasses.replace(f, map=None) for f in findings)
         records.append(Record(dataclasses.replace(case, data=b"", mask=None), light, aucs))
     return records
-
-
-_panel: Panel | None = None
 
 
 def pixel_auc(map: np.ndarray, mask: np.ndarray) -> float:
@@ -74,14 +73,15 @@ def pixel_auc(map: np.ndarray, mask: np.ndarray) -> float:
     return float(roc_auc_score(mask.ravel(), full.ravel()))
 
 
-def measure(makers: Sequence[Maker], jobs: int = 1) -> list[Record]:
-    """Run the uncalibrated panel over a corpus, in order."""
+def measure(makers: Sequence[Maker], jobs: int = 1, only: tuple[str, ...] = ()) -> list[Record]:
+    """Run the uncalibrated panel (or ``only`` some of its examiners) over a corpus, in order."""
+    work = partial(_examine, only=only)
     if jobs <= 1:
-        results: Iterator[list[Record]] = map(_examine, makers)
+        results: Iterator[list[Record]] = map(work, makers)
         return [r for part in track(results, "examining", len(makers)) for r in part]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context) as pool:
-        results = pool.map(_examine, makers, chunksize=4)
+        results = pool.map(work, makers, chunksize=4)
         return [r for part in track(results, "examining", len(makers)) for r in part]
 
 
@@ -209,7 +209,8 @@ def judge(record: Record, panel: Panel) -> tuple[list[Finding], Any]:
 def fit_panel(root: Path, target: Path, *, limit: int = 0, jobs: int = 1, seed: int = 0) -> Iterator[str]:
     """Calibrate on the validation photographs under ``root``; yields lines that say what came out."""
     photos = photographs(root, "validation", limit=limit)
-    records = measure(corpus(photos, seed=seed, edited=min(len(photos), 160)), jobs)
+    examiners = tuple(s.slug for s in systems() if s.panel and s.slug in SEEKS)
+    records = measure(corpus(photos, seed=seed, processed=PROCESSED, edited=EDITED), jobs, examiners)
     content = fit(records)
     content["about"] = {"photographs": len(photos), "cases": len(records), "seed": seed, "half": "validation"}
     write_json(target, content)

@@ -119,13 +119,18 @@ class ModelSubject:
         folders = sorted(f for f in self.path.iterdir() if f.is_dir() and not f.name.startswith("."))
         return tuple((f"{f.name}.", file) for f in folders for file in _folder_weights(f))
 
+    def _weights(self) -> tuple[tuple[str, Path], ...]:
+        if not self.weight_files:
+            raise InputError(f"{self.path} holds no weights in safetensors or torch format; download them again.")
+        return self.weight_files
+
     def tensors(self) -> dict[str, tuple[tuple[int, ...], str]]:
         """{name: (shape, dtype)}; safetensors and torch archives are described from their headers alone.
 
         Raises InputError for damaged weights and for pickles that hold more than tensors.
         """
         table: dict[str, tuple[tuple[int, ...], str]] = {}
-        for prefix, file in self.weight_files:
+        for prefix, file in self._weights():
             if _file_format(file) == "safetensors":
                 table |= {prefix + name: entry for name, entry in read_header(file).items()}
             else:
@@ -141,7 +146,7 @@ class ModelSubject:
         weights and for pickles that hold more than tensors.
         """
         table: dict[str, Any] = {}
-        for prefix, file in self.weight_files:
+        for prefix, file in self._weights():
             if _file_format(file) == "safetensors":
                 read_header(file)
                 from safetensors.torch import load_file

@@ -5,6 +5,7 @@ Exit codes of the command line:
   3  marked, but the payload is unreadable    4  not marked
   5  a batch finished, but some of its files failed
   6  ``find --exit-code``: a trace was found
+  130  interrupted by Ctrl-C; what was finished is kept
 """
 
 from __future__ import annotations
@@ -36,3 +37,9 @@ class KeyFileError(VestigeError):
 
 class MissingDependencyError(VestigeError):
     """An optional package is needed; the message says which extra installs it."""
+
+
+class Interrupted(VestigeError):  # noqa: N818 - not a fault: the run can go on
+    """The user stopped a run; the message says how to continue."""
+
+    exit_code = 130

@@ -18,6 +18,7 @@ KINDS = {
     "mark": "the picture carries a watermark",
     "payload": "data is hidden in the pixels",
     "container": "the file holds more than the picture, or contradicts it",
+    "code": "the model file holds code that runs when it is loaded",
     "provenance": "the file documents its origin",
     "duplicate": "the picture is a copy of another one",
 }

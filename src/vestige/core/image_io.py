@@ -76,9 +76,7 @@ class Decoded:
 
 @cache
 def _pillow() -> Any:
-    from PIL import Image
-
-    from PIL import PngImagePlugin
+    from PIL import Image, PngImagePlugin
 
     Image.MAX_IMAGE_PIXELS = None  # our own limits are checked on every open, before decoding
     PngImagePlugin.MAX_TEXT_CHUNK = 4 * 2**20  # workflows of image generators exceed the default

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -40,9 +40,10 @@ class Panel:
     ``calibrations``. Examiners that read facts flag by themselves.
     """
 
-    finders: Sequence[Finder]
-    calibrations: dict[str, Calibration]
-    combination: dict[str, Any]
+    finders: Sequence[Finder] = ()
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    combination: dict[str, Any] = field(default_factory=dict)
+    slug: ClassVar[str] = "panel"
 
     def raw(self, subject: ImageSubject) -> list[Finding]:
         """Every examiner's finding before calibration; an examiner that fails is reported, not fatal."""
@@ -142,7 +143,7 @@ def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel
     finders = []
     for entry in entries:
         cls = entry.load()
-        finders.append(cls(keys=(PUBLIC_KEY, *keys)) if "mark" in entry.roles else cls())
+        finders.append(cls(keys=(PUBLIC_KEY, *keys)) if entry.wing == "watermark" else cls())
     path = calibration_file()
     calibrations, combination = load_calibrations(path) if path.is_file() else ({}, {})
     return Panel(finders, calibrations, combination)

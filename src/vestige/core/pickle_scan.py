@@ -40,7 +40,8 @@ class ScanLimits:
     """Bounds of one scan; reaching one ends it with ``damaged`` set, so the file is never called clean.
 
     max_item: bytes of one string or bytes object. max_kept: characters of strings the symbolic stack remembers.
-    max_inflated: bytes one zip member may inflate to, max_ratio: its largest compression ratio.
+    max_inflated: bytes the pickles in compressed zip members may inflate to, all together. max_ratio: largest
+    compression ratio of one.
     """
 
     max_opcodes: int = 2_000_000
@@ -49,7 +50,7 @@ class ScanLimits:
     max_kept: int = 64 * 2**20
     max_imports: int = 10_000
     max_members: int = 200_000
-    max_inflated: int = 256 * 2**20
+    max_inflated: int = 512 * 2**20
     max_ratio: float = 200.0
     max_depth: int = 3
 
@@ -141,6 +142,7 @@ class _Scanner:
 
     def __init__(self, report: PickleReport, limits: ScanLimits) -> None:
         self.report, self.limits = report, limits
+        self.inflated = 0
 
     def content(self, window: Window, place: str, depth: int) -> None:
         """Scan whatever a stretch of bytes is."""
@@ -256,6 +258,8 @@ class _Scanner:
         except Exception as error:  # zipfile raises many types on damaged directories
             report.add_damage(f"{place} is a damaged zip archive ({str(error)[:100]})")
             return
+        if sum(member.compress_size for member in members) > window.size:
+            raise LimitReached(f"{place} has members that overlap, which would be read above the limit of once each")
         seen: set[str] = set()
         for member in members:
             name = printable(member.filename[:200])
@@ -296,11 +300,16 @@ class _Scanner:
             return None
         try:
             packed = window.part(start, member.compress_size).read()
-            data = zlib.decompressobj(-15).decompress(packed, limits.max_inflated)
+            head = zlib.decompressobj(-15).decompress(packed, 300)
+            if not _likely(member.filename, head):
+                return None
+            left = limits.max_inflated - self.inflated
+            data = zlib.decompressobj(-15).decompress(packed, left)
         except zlib.error:
             report.add_problem(f"{place} cannot be read: its compressed data is damaged")
             return None
-        if len(data) >= limits.max_inflated:
+        self.inflated += len(data)
+        if len(data) >= left:
             raise LimitReached(f"{place} inflates above the limit of {limits.max_inflated / 2**20:.0f} MiB")
         return Window(io.BytesIO(data), 0, len(data), limits.max_item)
 
@@ -329,11 +338,12 @@ class _Scanner:
         """Scan a member that starts like a pickle, or is named like one (the first protocols have no signature)."""
         head = window.read(300)
         window.seek(0)
-        binary = len(head) > 1 and head[0] == 0x80 and head[1] <= 5
-        named = name.lower().endswith(_SUFFIXES)
-        if head[:6] == b"\x93NUMPY" or (binary and named):
+        if not _likely(name, head):
+            return
+        certain = head[:6] == b"\x93NUMPY" or (head[0] == 0x80 and name.lower().endswith(_SUFFIXES))
+        if certain:
             self.content(window, place, depth + 1)
-        elif head and (binary or named):
+        else:
             self.possible(window, place, depth)
 
     def npy(self, window: Window, place: str) -> None:
@@ -343,6 +353,11 @@ class _Scanner:
         length = min(struct.unpack_from(form, head, 8)[0], 2**16)
         if re.search(rb"['\"][|<>=]?O['\"]", window.part(begin, length).read()):
             self.stream(window.part(begin + length, window.size), place, self.limits.max_depth)
+
+
+def _likely(name: str, head: bytes) -> bool:
+    binary = len(head) > 1 and head[0] == 0x80 and head[1] <= 5
+    return binary or head[:6] == b"\x93NUMPY" or (bool(head) and name.lower().endswith(_SUFFIXES))
 
 
 def _pop(stack: list[Any], op: pickletools.OpcodeInfo) -> None:

@@ -42,10 +42,10 @@ def sniff(head: bytes) -> str:
         return "tar"
     if head[:2] == b"\x1f\x8b":
         return "gzip"
-    if head[:1] == b"\x80" and len(head) > 1 and head[1] in (2, 3, 4, 5):
-        return "pickle"
     if len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
         return "safetensors"
+    if head[:1] == b"\x80" and len(head) > 1 and head[1] in (2, 3, 4, 5):
+        return "pickle"
     if head[:6] == b"\x93NUMPY":
         return "npy"
     if head[:5] == b"%PDF-":

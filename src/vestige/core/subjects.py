@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from vestige.core.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
 
+MODEL_FORMATS = ("safetensors", "pickle", "zip")
+#: Old pickles have no signature; for them alone the ending decides.
+MODEL_SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
+
 
 @dataclass
 class ImageSubject:
@@ -147,7 +151,7 @@ def open_subject(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubj
         from vestige.core.dataset import DatasetSubject
 
         return DatasetSubject.open(path)
-    if kind in ("safetensors", "pickle", "zip"):
+    if kind in MODEL_FORMATS or path.suffix.lower() in MODEL_SUFFIXES:
         from vestige.core.checkpoint import ModelSubject
 
         return ModelSubject.open(path)

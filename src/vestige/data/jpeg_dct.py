@@ -98,17 +98,24 @@ def sample_rows(plane: np.ndarray, limit: int, row: int = 0) -> np.ndarray:
     return plane[rows]
 
 
-def mirrors(phase: int) -> list[int]:
-    """Grid phases (8·row + column) that lie to grid (0, 0) as this one does, seen in a mirror; without itself.
+def control_phases(phase: int) -> list[int]:
+    """Grid phases (8·row + column) in the same position to grid (0, 0) as this one: the controls of its votes.
 
-    Natural pictures have no handedness, so under the hypothesis that only grid (0, 0) exists, a phase and its mirrors
-    have the same statistics: each is the control of the others.
+    Natural pictures have no handedness, so where only grid (0, 0) exists a phase and its mirror images win equally
+    often. The eight neighbours of (0, 0), which its own zeros spill over to, control each other; so do the phases half
+    a block away, which are their own mirrors and which codecs with 4×4 blocks favour together.
 
-    >>> mirrors(8 * 1 + 2)
+    >>> control_phases(8 * 1 + 2)
     [14, 58, 62]
     """
     row, column = divmod(phase, 8)
-    found = {8 * r + c for r in (row, -row % 8) for c in (column, -column % 8)}
+    if row in (0, 1, 7) and column in (0, 1, 7):
+        found = {8 * r + c for r in (0, 1, 7) for c in (0, 1, 7)} - ({0} if phase else set())
+    elif row % 4 == column % 4 == 0:
+        found = {0, 4, 32, 36, 8 * row + (column - 1) % 8, 8 * row + (column + 1) % 8}
+        found |= {8 * ((row - 1) % 8) + column, 8 * ((row + 1) % 8) + column}
+    else:
+        found = {8 * r + c for r in (row, -row % 8) for c in (column, -column % 8)}
     return sorted(found - {phase})
 
 

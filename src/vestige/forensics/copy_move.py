@@ -18,20 +18,19 @@ Approaches, IEEE TIFS 2012 (post-processing and verification).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
+from vestige.forensics.copy_move_candidates import keypoint_transforms, shift_candidates
 
 #: Side in pixels below which a picture holds too little to compare with itself.
 _SMALLEST = 48
-#: Lags of the autocorrelation are considered from this many standard deviations above its background.
-_PEAK = 4.5
-_BLOCK = 1024
+#: Strength of the band-pass in grey levels below which it fades out instead of being amplified.
+_SOFT = 4.0
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ class CopyMove:
             self.slug,
             self.kind,
             math.log10(1.0 + information),
-            "Two regions of the picture agree pixel by pixel after a shift, rotation, scaling or mirroring, more closely "
-            "than repeated objects do in photographs; one was probably copied from the other.",
+            "Two regions of the picture agree pixel by pixel after a shift, rotation, scaling or mirroring, more "
+            "closely than repeated objects do in photographs; one was probably copied from the other.",
             "No region was found that is a near-identical copy of another one.",
             evidence=evidence or ("no transform kept a connected area in agreement",),
             map=subject.upright(marked),
@@ -136,16 +135,17 @@ class CopyMove:
     def _matches(self, luma: np.ndarray) -> list[_Match]:
         band = _band(luma)
         structured = _structure(band, self.window)
+        band = _even(band)
         distance = max(12.0, 0.04 * min(luma.shape))
         found: list[_Match] = []
-        for transform, inliers in self._keypoint_transforms(luma, distance):
+        for transform, inliers in keypoint_transforms(luma, distance, self.max_keypoints, self.ratio):
             found += self._verify(luma, band, structured, transform, inliers, distance)
-        for dx, dy in _shifts(luma, distance):
+        for dx, dy in shift_candidates(luma, distance):
             for wrap_x in (0, -luma.shape[1]):
                 for wrap_y in (0, -luma.shape[0]):
                     shift = np.array([[1.0, 0.0, dx + wrap_x], [0.0, 1.0, dy + wrap_y]])
                     found += self._verify(luma, band, structured, shift, 0, distance)
-        return _distinct(found)
+        return _distinct(_without_lattices(found))
 
     def _verify(
         self,
@@ -176,15 +176,20 @@ class CopyMove:
         count, labels, stats, _ = cv2.connectedComponentsWithStats(good, connectivity=8)
         least = max(80.0, self.min_area * luma.size)
         # a pattern that recurs once recurs again: in a lattice source and copy chain, in a pasted copy they do not
-        again = _splat(transform, good > 0, (x0, y0), luma.shape)[y0 : y0 + rho.shape[0], x0 : x0 + rho.shape[1]]
-        chained = np.bincount(labels.ravel(), weights=again.ravel(), minlength=count)
-        keep = [
-            i
-            for i in range(1, count)
-            if stats[i, cv2.CC_STAT_AREA] >= least and chained[i] < 0.3 * stats[i, cv2.CC_STAT_AREA]
-        ]
-        if not keep:
+        full = np.zeros(luma.shape, np.uint8)
+        full[y0 : y0 + rho.shape[0], x0 : x0 + rho.shape[1]] = good
+        size = (luma.shape[1], luma.shape[0])
+        onto = cv2.warpAffine(full, transform, size, flags=cv2.INTER_NEAREST)
+        back = cv2.warpAffine(full, transform, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+        chain = np.maximum(onto, back)
+        landed = chain[y0 : y0 + rho.shape[0], x0 : x0 + rho.shape[1]]
+        chained = np.bincount(labels.ravel(), weights=landed.ravel(), minlength=count)
+        large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= least]
+        if not large:
             return []
+        keep = [i for i in large if chained[i] < 0.3 * stats[i, cv2.CC_STAT_AREA]]
+        if not keep:
+            return [_Match(transform, full > 0, chain > 0, 0.0, 0.0, inliers)]
         area = np.isin(labels, keep)
         chance = 1.0 - self.correlation**2
         shared = -0.5 * np.log(np.maximum(1.0 - rho[area].astype(np.float64) ** 2, 1e-3) / chance)
@@ -196,26 +201,6 @@ class CopyMove:
         mask[y0 : y0 + rho.shape[0], x0 : x0 + rho.shape[1]] = grown
         target = _splat(transform, grown, (x0, y0), luma.shape)
         return [_Match(transform, mask, target, float(rho[area].mean()), information, inliers)]
-
-    def _keypoint_transforms(self, luma: np.ndarray, distance: float) -> list[tuple[np.ndarray, int]]:
-        """2×3 transforms supported by keypoint pairs, strongest first, with their number of pairs."""
-        sift = cv2.SIFT_create(nfeatures=self.max_keypoints, contrastThreshold=0.01, edgeThreshold=16)  # type: ignore[attr-defined]
-        points, descriptors = sift.detectAndCompute(np.clip(luma, 0, 255).astype(np.uint8), None)
-        if descriptors is None or len(points) < 8:
-            return []
-        order = np.lexsort([[p.angle for p in points], [p.pt[1] for p in points], [p.pt[0] for p in points]])
-        order = order[: 2 * self.max_keypoints]
-        where = np.array([points[i].pt for i in order], np.float32)
-        angle = np.radians([points[i].angle for i in order]).astype(np.float32)
-        size = np.array([points[i].size for i in order], np.float32)
-        described = descriptors[order].astype(np.float32)
-        described = np.sqrt(described / np.maximum(described.sum(1, keepdims=True), 1e-6))
-        transforms: list[tuple[np.ndarray, int]] = []
-        for mirrored in (False, True):
-            others = _mirrored(described) if mirrored else described
-            pairs = _self_matches(described, others, where, self.ratio, distance)
-            transforms += _consensus(where, angle, size, pairs, mirrored)
-        return sorted(transforms, key=lambda t: -t[1])[:8]
 
 
 def _is_shift(transform: np.ndarray) -> bool:
@@ -246,7 +231,7 @@ def _agreement(
         warped = band[ty : ty + size[1], tx : tx + size[0]]
     else:
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-        warped = _band(cv2.warpAffine(luma, local, size, flags=flags, borderMode=cv2.BORDER_REFLECT))
+        warped = _even(_band(cv2.warpAffine(luma, local, size, flags=flags, borderMode=cv2.BORDER_REFLECT)))
     rho, ratio = _local_correlation(band[y0:y1, x0:x1], warped, window)
     xs = np.arange(x0, x1, dtype=np.float32)
     ys = np.arange(y0, y1, dtype=np.float32)[:, None]
@@ -271,12 +256,13 @@ def _refine(luma: np.ndarray, transform: np.ndarray, offset: tuple[int, int], ar
     template = luma[y : y + crop.shape[0], x : x + crop.shape[1]]
     local = transform.copy()
     local[:, 2] += transform[:, :2] @ np.array([x, y], float)
-    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 1e-4)
+    criteria = (int(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT), 12, 1e-4)
     try:
-        _, moved = cv2.findTransformECC(template, luma, local.astype(np.float32), cv2.MOTION_AFFINE, criteria, None, 3)
+        start = local.astype(np.float32)
+        _, moved = cv2.findTransformECC(template, luma, start, cv2.MOTION_AFFINE, criteria, None)
     except cv2.error:
         return None
-    refined = moved.astype(np.float64)
+    refined = np.asarray(moved, np.float64)
     refined[:, 2] -= refined[:, :2] @ np.array([x, y], float)
     return refined
 
@@ -291,6 +277,11 @@ def _grow(core: np.ndarray, support: np.ndarray) -> np.ndarray:
 def _band(luma: np.ndarray) -> np.ndarray:
     """Band-pass of the luma: fine structure without single-pixel coding noise and without shading."""
     return cv2.GaussianBlur(luma, (0, 0), 0.6) - cv2.GaussianBlur(luma, (0, 0), 2.5)
+
+
+def _even(band: np.ndarray) -> np.ndarray:
+    """The band-pass with its local strength evened out, so that outlines do not drown what lies between them."""
+    return band / np.sqrt(cv2.GaussianBlur(band * band, (0, 0), 2.5) + _SOFT**2)
 
 
 def _deviation(band: np.ndarray, window: int) -> np.ndarray:
@@ -342,6 +333,29 @@ def _splat(transform: np.ndarray, area: np.ndarray, offset: tuple[int, int], sha
     return moved > 0
 
 
+def _without_lattices(matches: list[_Match]) -> list[_Match]:
+    """Matches that are not part of a regular pattern, in which most of a region recurs at many places."""
+    kept = []
+    for match in matches:
+        if match.information == 0:
+            continue
+        centre = np.array(np.nonzero(match.mask))[::-1].mean(1)
+        moves = [m.transform[:, :2] @ centre + m.transform[:, 2] - centre for m in matches]
+        own = match.transform[:, :2] @ centre + match.transform[:, 2] - centre
+        others: list[np.ndarray] = []
+        for other, move in zip(matches, moves, strict=True):
+            new = all(min(np.hypot(*(move - m)), np.hypot(*(move + m))) > 6 for m in [own, *others])
+            covered = (match.mask & (other.mask | other.target)).sum()
+            if new and covered > 0.4 * match.mask.sum():
+                others.append(move)
+        # two further places still look like one region pasted several times
+        if len(others) <= 2:
+            kept.append(match)
+        else:
+            kept.append(replace(match, information=match.information / len(others) ** 2))
+    return kept
+
+
 def _distinct(matches: list[_Match]) -> list[_Match]:
     """Strongest matches first, without those that mark what a stronger one has marked already."""
     kept: list[_Match] = []
@@ -350,130 +364,3 @@ def _distinct(matches: list[_Match]) -> list[_Match]:
         if all((both & (k.mask | k.target)).sum() < 0.5 * both.sum() for k in kept):
             kept.append(match)
     return kept
-
-
-def _shifts(luma: np.ndarray, distance: float, most: int = 5) -> list[tuple[int, int]]:
-    """Shifts (dx, dy), modulo the picture's size, at which the normalised fine detail repeats.
-
-    The power spectrum of the locally normalised residual is divided by its own smooth envelope, so only its fine
-    ripple (the sign of a shifted copy) is left, and clipped, so single spectral lines (regular patterns, the
-    coding grid) cannot dominate. A copy of share a of N pixels stands about a·sqrt(N) deviations out.
-    """
-    residual = luma - cv2.GaussianBlur(luma, (0, 0), 2.0)
-    deviation = np.sqrt(np.maximum(cv2.blur(residual * residual, (9, 9)), 0))
-    normal = np.where(deviation > 0.6, np.clip(residual / np.maximum(deviation, 0.6), -2.5, 2.5), 0.0)
-    height, width = normal.shape
-    power = np.abs(np.fft.fft2(normal.astype(np.float32))).astype(np.float32) ** 2
-    sigma = (max(2.0, width / 24), max(2.0, height / 24))
-    envelope = cv2.GaussianBlur(np.fft.fftshift(power), (0, 0), sigmaX=sigma[0], sigmaY=sigma[1])
-    envelope = np.fft.ifftshift(cv2.GaussianBlur(envelope, (0, 0), 2.0))
-    # weak bands hold noise only: they are damped, not amplified
-    flat = np.minimum(power / (envelope + 0.02 * float(envelope.max()) + 1e-6), 8.0)
-    lag = np.fft.fft2(flat).real.astype(np.float32)
-    ys = np.minimum(np.arange(height), height - np.arange(height))[:, None]
-    xs = np.minimum(np.arange(width), width - np.arange(width))[None]
-    near = np.hypot(ys, xs) < distance
-    spread = 1.4826 * float(np.median(np.abs(lag[~near] - np.median(lag[~near])))) or 1.0
-    lag = (lag - float(np.median(lag[~near]))) / spread
-    lag[near] = 0
-    lag[height // 2 + 1 :] = 0  # the autocorrelation is symmetric
-    peaks: list[tuple[int, int]] = []
-    for _ in range(most):
-        y, x = divmod(int(lag.argmax()), width)
-        if lag[y, x] < _PEAK:
-            break
-        peaks.append((x, y))
-        lag[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = 0
-    return peaks
-
-
-def _mirrored(descriptors: np.ndarray) -> np.ndarray:
-    """SIFT descriptors (n×128, 4 rows × 4 columns × 8 directions) of the mirrored picture."""
-    cells = descriptors.reshape(-1, 4, 4, 8)[:, ::-1]
-    return np.ascontiguousarray(cells[..., (-np.arange(8)) % 8].reshape(-1, 128))
-
-
-def _self_matches(
-    a: np.ndarray, b: np.ndarray, where: np.ndarray, ratio: float, distance: float, most: int = 3
-) -> np.ndarray:
-    """Pairs (m×2 indices) by the generalised second-nearest-neighbour test, at least ``distance`` pixels apart.
-
-    The nearest neighbours before the last wide step in distance (at most ``most`` - 1) are matches, so that several
-    copies of one source are kept.
-    """
-    near = cKDTree(where).query_pairs(distance, output_type="ndarray")
-    near = np.concatenate([near, near[:, ::-1], np.repeat(np.arange(len(a)), 2).reshape(-1, 2)])
-    near = near[np.argsort(near[:, 0], kind="stable")]
-    pairs = []
-    for start in range(0, len(a), _BLOCK):
-        stop = min(start + _BLOCK, len(a))
-        alike = a[start:stop] @ b.T  # cosine of unit descriptors
-        first, last = np.searchsorted(near[:, 0], [start, stop])
-        alike[near[first:last, 0] - start, near[first:last, 1]] = -1
-        rows = np.arange(stop - start)
-        nearest = np.empty((stop - start, most), int)
-        apart = np.empty((stop - start, most), np.float32)
-        for rank in range(most):
-            nearest[:, rank] = alike.argmax(1)
-            apart[:, rank] = np.sqrt(np.maximum(2 - 2 * alike[rows, nearest[:, rank]], 0))
-            alike[rows, nearest[:, rank]] = -1
-        step = apart[:, :-1] < ratio * apart[:, 1:]
-        matches = np.where(step.any(1), most - 1 - step[:, ::-1].argmax(1), 0)
-        for rank in range(most - 1):
-            chosen = np.nonzero((matches > rank) & (apart[:, rank] < 0.6))[0]
-            pairs.append(np.stack([chosen + start, nearest[chosen, rank]], 1))
-    return np.unique(np.concatenate(pairs), axis=0)
-
-
-def _consensus(
-    where: np.ndarray, angle: np.ndarray, size: np.ndarray, pairs: np.ndarray, mirrored: bool
-) -> list[tuple[np.ndarray, int]]:
-    """Affine transforms, each agreed on by at least four pairs.
-
-    Every pair proposes a similarity from its own position, orientation and scale; the proposal most pairs follow is
-    refined by least squares, its pairs are removed, and the search repeats.
-    """
-    if len(pairs) < 4:
-        return []
-    if len(pairs) > 1500:
-        pairs = pairs[np.linspace(0, len(pairs) - 1, 1500).astype(int)]
-    found: list[tuple[np.ndarray, int]] = []
-    p, q = where[pairs[:, 0]].astype(np.float64), where[pairs[:, 1]].astype(np.float64)
-    s = (size[pairs[:, 1]] / size[pairs[:, 0]]).astype(np.float64)
-    turn = angle[pairs[:, 1]] + angle[pairs[:, 0]] if mirrored else angle[pairs[:, 1]] - angle[pairs[:, 0]]
-    c, d = s * np.cos(turn), s * np.sin(turn)
-    linear = np.stack([np.stack([c, d if mirrored else -d], 1), np.stack([d, -c if mirrored else c], 1)], 1)
-    shift = q - np.einsum("nij,nj->ni", linear, p)
-    plausible = (s > 1 / 3) & (s < 3)
-    free = np.ones(len(pairs), bool)
-    for _ in range(4):
-        proposals = np.nonzero(free & plausible)[0]
-        if len(proposals) < 4:
-            break
-        proposals = proposals[np.linspace(0, len(proposals) - 1, min(300, len(proposals))).astype(int)]
-        predicted = np.einsum("kij,nj->kni", linear[proposals], p) + shift[proposals, None]
-        far = np.hypot(*(p[None] - p[proposals, None]).transpose(2, 0, 1))
-        near = (np.hypot(*(predicted - q).transpose(2, 0, 1)) < 2.0 + 0.06 * far) & free
-        best = int(near.sum(1).argmax())
-        inliers = near[best]
-        transform = None
-        for tolerance in (6.0, 3.0, 2.0):
-            if inliers.sum() < 4 or np.linalg.matrix_rank(p[inliers] - p[inliers].mean(0), tol=2.0) < 2:
-                transform = None
-                break
-            solved = np.linalg.lstsq(np.c_[p[inliers], np.ones(inliers.sum())], q[inliers], rcond=None)[0]
-            transform = solved.T
-            inliers = (np.hypot(*(p @ solved[:2] + solved[2] - q).T) < tolerance) & free
-        free &= ~near[best]
-        if transform is None or inliers.sum() < 4:
-            continue
-        free &= ~inliers
-        stretch = np.linalg.svd(transform[:, :2], compute_uv=False)
-        if not (stretch[1] > 0.3 and stretch[0] < 3.3 and stretch[0] < 2.0 * stretch[1]):
-            continue
-        found.append((transform, int(inliers.sum())))
-        # a plain shift rounds to whole pixels, where the copy is exact
-        if not mirrored and np.abs(transform[:, :2] - np.eye(2)).max() < 0.03:
-            move = np.round(np.median(q[inliers] - p[inliers], axis=0))
-            found.append((np.array([[1.0, 0.0, move[0]], [0.0, 1.0, move[1]]]), int(inliers.sum())))
-    return found

@@ -11,6 +11,7 @@ import io
 import cv2
 import numpy as np
 
+from vestige.core.errors import InputError
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
 
@@ -69,8 +70,8 @@ class ErrorLevels:
     The score is log(1 + z), z the largest mean excess error over a window, in standard deviations of such windows in
     the same picture.
 
-    quality: of the recompression, lowered by 15 where the picture was last saved at that quality. windows: sides of the scanned squares, in blocks of 8 pixels. Applies to pictures of
-    128×128 pixels or more.
+    quality: of the recompression, lowered by 15 where the picture was last saved at that quality. windows: sides of the
+    scanned squares, in blocks of 8 pixels. Applies to pictures of 128×128 pixels or more.
 
     >>> from vestige.core.image_io import encode
     >>> ErrorLevels().find(ImageSubject(encode(np.zeros((8, 8, 3), np.uint8), "PNG"))).applies
@@ -84,7 +85,10 @@ class ErrorLevels:
         self.windows = windows
 
     def find(self, subject: ImageSubject) -> Finding:
-        pixels = subject.stored
+        try:
+            pixels = subject.stored
+        except InputError as damage:
+            return Finding.not_applicable(self.slug, "edit", str(damage))
         if min(pixels.shape[:2]) < 128:
             return Finding.not_applicable(self.slug, "edit", "the picture is smaller than 128×128 pixels")
         quality = self.quality

@@ -13,7 +13,7 @@ from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
 from vestige.data.jpeg_dct import grid_votes
 from vestige.forensics.jpeg_grid import dead_zones
-from vestige.forensics.jpeg_parse import parse_jpeg
+from vestige.forensics.jpeg_parse import luma_steps
 from vestige.forensics.jpeg_primary import Primary, lattice, requantised
 
 
@@ -47,14 +47,12 @@ class JpegDouble:
     def find(self, subject: ImageSubject) -> Finding:
         coded = subject.format == "JPEG"
         try:
+            table = luma_steps(subject)
             luma = subject.luma
-            table = parse_jpeg(subject.data).luma_table if coded else None
         except InputError as error:
             return Finding.not_applicable(self.slug, "history", str(error))
         if min(luma.shape) < 64:
             return Finding.not_applicable(self.slug, "history", "the picture is smaller than 64×64 pixels")
-        if coded and table is None:
-            return Finding.not_applicable(self.slug, "history", "the file holds no quantisation table")
         phase = (0, 0)
         primary: Primary | None
         if table is not None:

@@ -14,7 +14,7 @@ from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
 from vestige.data.jpeg_dct import clipped_blocks
 from vestige.forensics.jpeg_double import grid_phase
-from vestige.forensics.jpeg_parse import parse_jpeg
+from vestige.forensics.jpeg_parse import luma_steps
 from vestige.forensics.jpeg_primary import lattice, lattice_blocks, requantised, requantised_blocks
 
 
@@ -60,16 +60,13 @@ class JpegDQ:
         self.limit = limit
 
     def find(self, subject: ImageSubject) -> Finding:
-        coded = subject.format == "JPEG"
         try:
+            table = luma_steps(subject)
             luma = subject.luma
-            table = parse_jpeg(subject.data).luma_table if coded else None
         except InputError as error:
             return Finding.not_applicable(self.slug, "edit", str(error))
         if min(luma.shape) < 64:
             return Finding.not_applicable(self.slug, "edit", "the picture is smaller than 64×64 pixels")
-        if coded and table is None:
-            return Finding.not_applicable(self.slug, "edit", "the file holds no quantisation table")
         phase = (0, 0)
         if table is not None:
             primary = requantised(luma, table, self.limit)

@@ -4,7 +4,7 @@ Compression leaves zeros on its 8×8 grid. A picture cropped after an earlier co
 compressed one, keeps an old grid whose origin is, 63 times out of 64, not the file's.
 
 Source: ZERO: a local JPEG grid origin detector based on the number of DCT zeros and its applications in image
-forensics, IPOL 11, 2021. The chance level of a vote is here measured on mirrored phases of the same picture, which
+forensics, IPOL 11, 2021. The chance level of a vote is here measured on control phases of the same picture, which
 lets the test run on files that were saved as JPEG again.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 from vestige.core.errors import InputError
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
-from vestige.data.jpeg_dct import grid_votes, mirrors
-from vestige.forensics.jpeg_parse import parse_jpeg
+from vestige.data.jpeg_dct import control_phases, grid_votes
+from vestige.forensics.jpeg_parse import luma_steps
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def binomial_evidence(hits: np.ndarray, trials: np.ndarray, chance: np.ndarray |
     """−log10 of Hoeffding's bound on P(Binomial(trials, chance) ≥ hits); 0 where hits are no more than expected.
 
     >>> round(float(binomial_evidence(np.array(30.0), np.array(60.0), 1 / 64)), 1)
-    36.5
+    36.3
     """
     hits, trials = np.asarray(hits, np.float32), np.asarray(trials, np.float32)
     rate = np.clip(hits / np.maximum(trials, 1), 1e-6, 1 - 1e-6)
@@ -55,11 +55,11 @@ def binomial_evidence(hits: np.ndarray, trials: np.ndarray, chance: np.ndarray |
 
 
 def _chances(counts: np.ndarray, main: int | None) -> np.ndarray:
-    """Chance that a vote falls on each phase although there is no grid there, from its mirrors and the median."""
+    """Chance that a vote falls on each phase although there is no grid there, from its controls and the median."""
     total = max(counts.sum(), 1.0)
     control = np.empty(64)
     for phase in range(64):
-        peers = [counts[m] for m in mirrors(phase) if m != main]
+        peers = [counts[m] for m in control_phases(phase) if m != main]
         control[phase] = max([float(np.median(counts)), *peers]) + 1
     return np.clip(control / total, 1 / 64, 0.5)
 
@@ -111,11 +111,18 @@ def read_grid(votes: np.ndarray, main: int | None, windows: tuple[int, ...] = (5
     tests = float(np.log10(63 * trials.size * len(sides)))
     around = {side: _box(trials, side) for side in sides}
     density, local, best = np.zeros(trials.shape, np.float32), None, 0.0
+    hits = [_pooled(votes == phase, step) for phase in range(64)]
+    # repeated texture and other codecs favour control phases alike, but only in places
+    rates = [(_box(h, sides[-1]) + 1) / (around[sides[-1]] + 64) for h in hits]
     for phase in range(64):
         if phase == main or counts[phase] < 4 or (phase == whole == 0):
             continue
-        field = _pooled(votes == phase, step)
-        fields = [binomial_evidence(_box(field, w), around[w], chances[phase]) for w in sides]
+        chance = np.full(trials.shape, chances[phase], np.float32)
+        for other in control_phases(phase):
+            if other != main:
+                np.maximum(chance, rates[other], out=chance)
+        np.minimum(chance, 0.5, out=chance)
+        fields = [binomial_evidence(_box(hits[phase], w), around[w], chance) for w in sides]
         strongest = max(fields, key=np.max)
         if strongest.max() > tests:
             np.maximum(density, strongest, out=density)
@@ -160,13 +167,13 @@ class JpegGrid:
 
     def find(self, subject: ImageSubject) -> Finding:
         try:
+            table = luma_steps(subject)
             luma = subject.luma
-            table = parse_jpeg(subject.data).luma_table if subject.format == "JPEG" else None
         except InputError as error:
             return Finding.not_applicable(self.slug, "edit", str(error))
         if min(luma.shape) < 64:
             return Finding.not_applicable(self.slug, "edit", "the picture is smaller than 64×64 pixels")
-        main = 0 if subject.format == "JPEG" else None
+        main = None if table is None else 0
         step = max(1, -(-luma.size // self.row_pixels))
         votes = grid_votes(luma, dead_zones(table), main, step)
         reading = read_grid(votes, main, self.windows)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 import numpy as np
 
 from vestige.core.errors import InputError
+from vestige.core.subjects import ImageSubject
 from vestige.data.jpeg_dct import ZIGZAG
 
 MAX_SEGMENTS = 4096
@@ -278,3 +279,23 @@ def parse_jpeg(data: bytes) -> JpegStructure:
         trailing=len(data) - reader.end if reader.ended else 0,
         problems=tuple(reader.problems),
     )
+
+
+def luma_steps(subject: ImageSubject) -> np.ndarray | None:
+    """The 8×8 steps that ``subject.luma`` was quantised with; None for pictures stored without a lossy transform.
+
+    Raises InputError where the question has no answer: formats with other transforms, files that do not store luma.
+    """
+    if subject.format in ("AVIF", "HEIF"):
+        raise InputError(f"{subject.format} has blocks of its own, which can pass for those of JPEG")
+    if subject.format != "JPEG":
+        return None
+    structure = parse_jpeg(subject.data)
+    components = structure.components
+    if len(components) not in (1, 3) or (len(components) == 3 and structure.adobe_transform == 0):
+        raise InputError("the file does not store luma and chroma")
+    if any(c.horizontal > components[0].horizontal or c.vertical > components[0].vertical for c in components):
+        raise InputError("the file stores luma at less than full resolution")
+    if structure.luma_table is None or structure.precision != 8:
+        raise InputError("the file holds no quantisation table for eight-bit samples")
+    return structure.luma_table

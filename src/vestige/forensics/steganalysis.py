@@ -30,6 +30,8 @@ from vestige.core.subjects import ImageSubject
 _LOSSLESS = ("PNG", "BMP", "TIFF", "WEBP")
 #: Fewer samples than this a channel and the estimates scatter too widely to say anything.
 _FEWEST = 64 * 64
+#: Samples a channel beyond which the counting estimates read an even part of it.
+_ENOUGH = 2_000_000
 #: Rows read at a time.
 _STRIP = 512
 
@@ -38,8 +40,9 @@ class Steganalysis:
     """Estimates the rate of LSB replacement in a losslessly stored picture.
 
     The score is the estimated share of samples that carry a hidden bit, from about 0 to 1: the median of three
-    estimates, in the channel where it is smallest. A prefix of share f filled from the top, which is far less ambiguous, counts as
-    at least 0.25 + 0.75 f.
+    estimates, in the channel where it is smallest. A prefix of share f filled from the top, which is far less
+    ambiguous, counts as at least 0.25 + 0.75 f.
+
     prefixes: number of growing prefixes of the sequential test.
 
     >>> from vestige.core.image_io import encode
@@ -100,8 +103,8 @@ class Steganalysis:
             self.slug,
             self.kind,
             float(score),
-            "The lowest bits of the samples look replaced by random-looking data, as simple LSB steganography leaves them; "
-            "what the data is cannot be read from this.",
+            "The lowest bits of the samples look replaced by random-looking data, as simple LSB steganography leaves "
+            "them; what the data is cannot be read from this.",
             "The lowest bits show no sign of LSB replacement above the uncertainty of the test; small messages and "
             "other hiding methods remain possible.",
             evidence=tuple(evidence),
@@ -109,8 +112,12 @@ class Steganalysis:
         )
 
     def _rates(self, channel: np.ndarray) -> dict[str, float]:
-        pairs = sample_pairs(channel)
-        groups = regular_singular(channel)
+        # whole strips, evenly spread, are sample enough for the two counting estimates of a large picture
+        strips = range(0, len(channel), 64)
+        skip = max(1, channel.size // _ENOUGH)
+        counted = channel if skip == 1 else np.concatenate([channel[i : i + 64] for i in strips[::skip]])
+        pairs = sample_pairs(counted)
+        groups = regular_singular(counted)
         weighted, rows = weighted_stego(channel)
         values = [v for v in (pairs, groups, weighted) if math.isfinite(v)]
         estimate = float(np.median(values)) if values else 0.0
@@ -141,8 +148,8 @@ class Steganalysis:
         if not len(filled):
             return 0.0
         end = int(ends[filled[-1]])
-        before = float(rows[:end].mean())
-        after = float(rows[end:].mean()) if end < height else 0.0
+        before = float(np.median(rows[:end]))
+        after = float(np.median(rows[end:])) if end < height else 0.0
         # a histogram that is level by chance does not come with a full rate in just the rows it covers
         sure = before > 0.7 and before - after > 0.35 and end * channel.shape[1] >= _FEWEST
         return end / height if sure else 0.0
@@ -150,6 +157,8 @@ class Steganalysis:
 
 def _why_not(subject: ImageSubject) -> str:
     decoded = subject.decoded
+    if subject.format == "GIF":
+        return "GIF stores a palette, not the samples themselves."
     if subject.format not in _LOSSLESS or (subject.format == "WEBP" and b"VP8L" not in subject.data[:64]):
         return f"{subject.format} compression rounds the samples, so hidden lowest bits would not survive in it."
     if str(subject.info.get("compression", "")).lower() in ("jpeg", "webp", "tiff_jpeg"):
@@ -196,12 +205,16 @@ def sample_pairs(channel: np.ndarray) -> float:
     for start in range(0, len(channel), _STRIP):
         strip = channel[start : start + _STRIP + 1]
         for u, v in ((strip[:_STRIP, :-1], strip[:_STRIP, 1:]), (strip[:-1], strip[1:])):
+            keep = _unclipped(u) & _unclipped(v)
+            u, v = u[keep], v[keep]
             odd = (v & 1).astype(bool)
             less, more = u < v, u > v
             x += int(np.count_nonzero(np.where(odd, more, less)))
             y += int(np.count_nonzero(np.where(odd, less, more)))
             inside += int(np.count_nonzero((u >> 1) == (v >> 1)))
             total += u.size
+    if total == 0:
+        return math.nan
     return float(np.clip(_root(inside / 2, 2 * x - total, y - x), -0.5, 1.2))
 
 
@@ -210,7 +223,8 @@ def regular_singular(channel: np.ndarray) -> float:
     width = channel.shape[1] // 4 * 4
     counts = np.zeros((2, 2))  # picture or its flipped copy × positive or negative flipping: regular - singular
     for start in range(0, len(channel), _STRIP):
-        groups = channel[start : start + _STRIP, :width].astype(np.int16).reshape(-1, 4)
+        samples = channel[start : start + _STRIP, :width].reshape(-1, 4)
+        groups = samples[_unclipped(samples).all(1)].astype(np.int16)
         for k in (0, 1):
             g = groups ^ 1 if k else groups
             rough = _roughness(g)
@@ -222,6 +236,11 @@ def regular_singular(channel: np.ndarray) -> float:
     d0, m0, d1, m1 = counts[0, 0], counts[0, 1], counts[1, 0], counts[1, 1]
     z = _root(2 * (d1 + d0), m0 - m1 - d1 - 3 * d0, d0 - m0)
     return float(np.clip(z / (z - 0.5), -0.5, 1.2)) if math.isfinite(z) and abs(z - 0.5) > 1e-6 else math.nan
+
+
+def _unclipped(samples: np.ndarray) -> np.ndarray:
+    """Where samples lie outside the outermost value pairs, in which clipping piles them up."""
+    return (samples > 1) & (samples < 254)
 
 
 def _roughness(groups: np.ndarray) -> np.ndarray:
@@ -239,13 +258,15 @@ def weighted_stego(channel: np.ndarray) -> tuple[float, np.ndarray]:
         predicted = cv2.filter2D(strip, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
         mean = cv2.blur(strip, (5, 5))
         variance = np.maximum(cv2.blur(strip * strip, (5, 5)) - mean * mean, 0)
-        weight = 1.0 / (5.0 + variance)
-        direction = (2.0 * (channel[first : start + _STRIP + 4] & 1) - 1.0).astype(np.float32)
+        samples = channel[first : start + _STRIP + 4]
+        weight = np.where(_unclipped(samples), 1.0 / (5.0 + variance), np.float32(0))
+        direction = (2.0 * (samples & 1) - 1.0).astype(np.float32)
         value = weight * (strip - predicted) * direction
         rows = slice(start - first, min(start + _STRIP, len(channel)) - first)
         top[start : start + _STRIP] = value[rows].sum(1)
         weights[start : start + _STRIP] = weight[rows].sum(1)
-    return float(np.clip(2 * top.sum() / weights.sum(), -0.5, 1.2)), 2 * top / weights
+    total = max(float(weights.sum()), 1e-9)
+    return float(np.clip(2 * top.sum() / total, -0.5, 1.2)), 2 * top / np.maximum(weights, 1e-9)
 
 
 def _predictor(channel: np.ndarray) -> np.ndarray:
@@ -267,7 +288,7 @@ def _predictor(channel: np.ndarray) -> np.ndarray:
     normal = (basis * weight[:, None]).T @ basis + 1e-3 * np.eye(2)
     a, b = np.linalg.solve(normal, (basis * weight[:, None]).T @ target)
     d = (1.0 - a - b) / 4
-    return np.float32([[d, b / 2, d], [a / 2, 0, a / 2], [d, b / 2, d]])
+    return np.array([[d, b / 2, d], [a / 2, 0, a / 2], [d, b / 2, d]], np.float32)
 
 
 def chi_square(histogram: np.ndarray) -> float:

@@ -94,4 +94,13 @@ SYSTEMS = (
         title="Dataset Inference: Ownership Resolution in Machine Learning",
         venue="ICLR 2021",
     ),
+    System(
+        "face_obscure",
+        "faces found by Haar cascades and blurred, pixelated or filled",
+        ("erase",),
+        title="Rapid Object Detection using a Boosted Cascade of Simple Features",
+        venue="CVPR 2001",
+        target="vestige.privacy.face_obscure:FaceObscure",
+        kind="baseline",
+    ),
 )

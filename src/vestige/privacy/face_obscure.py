@@ -16,7 +16,7 @@ from vestige.core.errors import MissingDependencyError, UsageError
 
 _MODES = ("blur", "pixelate", "fill")
 _WINDOW = 24  # pixels on a side of the smallest face worth asking the cascade for
-_CASCADE = "haarcascade_frontalface_alt.xml"
+_CASCADES = "haarcascade_frontalface_alt.xml", "haarcascade_frontalface_default.xml"
 _ANGLES = (0.0, -25.0, 25.0)
 
 
@@ -24,8 +24,9 @@ class FaceObscure:
     """Covers every face found with an ellipse that is blurred, pixelated or filled with its mean colour.
 
     A window is a face when it passes every stage of the cascade, sum_k alpha_k h_k(window) >= theta per stage, at one
-    of many scales; the picture is also searched turned by 25° either way. Blurring and pixelating keep the coarse
-    shape of a face, and networks trained for it can recognise some such faces; "fill" keeps nothing but a colour.
+    of many scales, and a second cascade agrees; the picture is also searched turned by 25° either way. Profiles, faces
+    turned further and covered faces are missed: look at the result before you rely on it. Blurring and pixelating keep
+    the coarse shape of a face, and networks trained for it can recognise some such faces; "fill" keeps only a colour.
 
     min_size: side of the smallest face sought in pixels, None for 1/80 of the longer side but at least 24.
     margin: how much the ellipse is larger than the detection, as a share of it. neighbours: overlapping detections a
@@ -62,19 +63,23 @@ class FaceObscure:
         smallest = self.min_size or max(_WINDOW, round(max(height, width) / 80))
         scale = min(1.0, _WINDOW / smallest)
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        grey = np.tensordot(np.float32([0.299, 0.587, 0.114]), image, 1)
+        grey = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), image, 1)
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         samples = (grey.clip(0, 1) * 255 + 0.5).astype(np.uint8)
         if min(size) < _WINDOW:
             return []
         least = max(1, round(smallest * scale))
         boxes = []
+        seek, confirm = _cascades()
         for angle in _ANGLES:
             turn = cv2.getRotationMatrix2D(((size[0] - 1) / 2, (size[1] - 1) / 2), angle, 1.0)
             turned = cv2.warpAffine(samples, turn, size, borderMode=cv2.BORDER_REPLICATE) if angle else samples
-            found = _cascade().detectMultiScale(turned, 1.1, self.neighbours, minSize=(least, least))
+            votes = self.neighbours if not angle else 2 * self.neighbours  # upright faces are by far the most
+            found = seek.detectMultiScale(turned, 1.1, votes, minSize=(least, least))
             back = cv2.invertAffineTransform(turn)
-            for x, y, w, h in np.reshape(found, (-1, 4)):
+            for x, y, w, h in np.reshape(found, (-1, 4)).astype(int):
+                if not _confirmed(confirm, turned, x, y, w):
+                    continue
                 cx, cy = back @ (x + w / 2, y + h / 2, 1.0)
                 boxes.append(((cx - w / 2) / scale, (cy - h / 2) / scale, w / scale, h / scale))
         return _merge(boxes)
@@ -130,16 +135,25 @@ class FaceObscure:
 
 
 @cache
-def _cascade() -> Any:
+def _cascades() -> tuple[Any, ...]:
+    """The cascade that searches and a differently trained one that confirms."""
     import cv2
 
-    folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
-    if not hasattr(cv2, "CascadeClassifier") or not Path(folder, _CASCADE).is_file():
+    paths = [Path(getattr(getattr(cv2, "data", None), "haarcascades", ""), name) for name in _CASCADES]
+    if not hasattr(cv2, "CascadeClassifier") or not all(path.is_file() for path in paths):
         raise MissingDependencyError(
             f"OpenCV {cv2.__version__} comes without a face detector; install 'opencv-python-headless>=4.13,<5', or "
             "mark the faces in a mask."
         )
-    return cv2.CascadeClassifier(str(Path(folder, _CASCADE)))
+    return tuple(cv2.CascadeClassifier(str(path)) for path in paths)
+
+
+def _confirmed(cascade: Any, grey: np.ndarray, x: int, y: int, side: int) -> bool:
+    """Whether a second cascade sees a face there too, which most chance detections do not pass."""
+    border = int(0.3 * side)
+    crop = grey[max(0, y - border) : y + side + border, max(0, x - border) : x + side + border]
+    least = max(1, int(0.7 * side))
+    return len(cascade.detectMultiScale(np.ascontiguousarray(crop), 1.05, 1, minSize=(least, least))) > 0
 
 
 def _merge(boxes: list[tuple[float, float, float, float]]) -> list[tuple[int, int, int, int]]:

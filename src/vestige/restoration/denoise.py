@@ -48,8 +48,9 @@ class NonLocalMeans:
     NL[v](i) = sum_j w(i, j) v(j), w(i, j) = exp(-max(|v(N_i) - v(N_j)|² - 2 sigma², 0) / h²) / Z(i), computed in
     CIELAB on 8-bit samples with patches N of ``patch`` and a search window of ``search`` pixels on a side.
 
-    strength: h in grey levels of 255; None takes ``factor`` times the estimated noise level and leaves a picture alone
-    whose estimate is below half a grey level. Raises UsageError for a negative strength or even window sizes.
+    strength: h in grey levels of 255, for lightness and colour; None takes ``factor`` times the estimated noise level
+    and leaves a picture alone where that is below half a grey level. Raises UsageError for a strength out of range and
+    for even window sizes.
 
     >>> from vestige.core.runtime import rng
     >>> noisy = np.float32(0.5 + 0.08 * rng(0).standard_normal((1, 3, 32, 32)))
@@ -59,7 +60,7 @@ class NonLocalMeans:
 
     slug = "nlm"
 
-    def __init__(self, *, strength: float | None = None, factor: float = 1.0, patch: int = 5, search: int = 21) -> None:
+    def __init__(self, *, strength: float | None = None, factor: float = 0.7, patch: int = 3, search: int = 21) -> None:
         if strength is not None and not 0 <= strength <= 255:
             raise UsageError(f"The denoising strength is {strength}; choose 0 to 255 grey levels.")
         if not (1 <= patch <= search <= 101 and patch % 2 and search % 2):
@@ -70,6 +71,9 @@ class NonLocalMeans:
         """images float32 N×3×H×W -> denoised images; masks bool N×1×H×W limit the change to where they are True."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise UsageError(f"Images are N×3×H×W, got {'×'.join(map(str, images.shape))}.")
+        shape = (len(images), 1, *images.shape[2:])
+        if masks is not None and (masks.dtype != np.bool_ or masks.shape != shape):
+            raise UsageError(f"Masks are bool {'×'.join(map(str, shape))} for these images.")
         restored = np.array(images, np.float32)
         for image in restored:
             strength = self.strength if self.strength is not None else self.factor * 255 * noise_level(image)

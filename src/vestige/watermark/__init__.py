@@ -101,4 +101,21 @@ SYSTEMS = (
         title="Destruction of Image Steganography using Generative Adversarial Networks",
         venue="arXiv 1912.10070, 2019",
     ),
+    System(
+        "dwt_dct_svd",
+        "keyed DWT-DCT-SVD watermark with synchronisation and authentication",
+        ("mark",),
+        title="Digital Image Watermarking Based on DWT, DCT and SVD",
+        venue="classical",
+        target="vestige.watermark.dwt_dct_svd:DwtDctSvd",
+        kind="baseline",
+    ),
+    System(
+        "find_mark",
+        "looks for vestige's own marks",
+        ("find",),
+        target="vestige.watermark.find_mark:FindMark",
+        kind="baseline",
+        panel=True,
+    ),
 )

@@ -33,6 +33,7 @@ from vestige.watermark.payload import TAG_BITS, Decoded, PayloadCode
 from vestige.watermark.sync import Lock, Template, whiten
 
 _BLOCK = 8
+_BAND, _CONTEXT = 1024, 32  # rows marked at once, and rows of context on either side
 _DCT = np.array(
     [[math.sqrt((2 if k else 1) / 4) * math.cos(math.pi * k * (2 * n + 1) / 8) for n in range(4)] for k in range(3)],
     dtype=np.float32,
@@ -48,7 +49,7 @@ class DwtDctSvd:
 
     strength: quantiser step Δ in flat areas, in grey levels of an orthonormal transform coefficient. companding: ρ,
     growth of the step with texture. template: root mean square of the template in grey levels at average texture.
-    wavelet: orthogonal wavelet of pywavelets. region: largest side of the part a reader looks at, in mark pixels.
+    wavelet: short orthogonal wavelet of pywavelets. region: largest side of the part a reader looks at, in mark pixels.
     scales, angle: range of resizing and rotation (degrees) the reader searches. candidates: alignments it tests.
 
     >>> from vestige.core.keys import PUBLIC_KEY
@@ -74,8 +75,9 @@ class DwtDctSvd:
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.companding > 0 and self.template > 0):
             raise UsageError("strength, companding and template of dwt_dct_svd must be positive.")
-        if self.wavelet not in pywt.wavelist(kind="discrete") or not pywt.Wavelet(self.wavelet).orthogonal:
-            raise UsageError(f"{self.wavelet!r} is not an orthogonal wavelet; use haar, db2, sym4 or the like.")
+        known = self.wavelet in pywt.wavelist(kind="discrete")
+        if not known or not pywt.Wavelet(self.wavelet).orthogonal or pywt.Wavelet(self.wavelet).dec_len > 16:
+            raise UsageError(f"{self.wavelet!r} is no orthogonal wavelet of up to 16 samples; use haar, db2 or sym4.")
         if not (0 < self.scales[0] <= 1 <= self.scales[1] and 0 <= self.angle <= 45 and self.candidates >= 1):
             raise UsageError("scales must enclose 1, angle lie in 0 to 45 degrees and candidates be at least 1.")
         if self.region < 2 * self.tile:
@@ -100,14 +102,19 @@ class DwtDctSvd:
         pattern = Template(key, self.tile).pattern()
         marked = np.empty_like(images)
         for image, out in zip(images, marked, strict=True):
-            self._mark_one(image, chips, pattern, out)
+            # Bands bound the memory; their context is wider than every filter, so that the seams do not show.
+            for top in range(0, height, _BAND):
+                first = max(top - _CONTEXT, 0)
+                rolled = np.roll(chips, -(first // _BLOCK), 0), np.roll(pattern, -first, 0)
+                band = self._mark_band(image[:, first : top + _BAND + _CONTEXT], *rolled)
+                out[:, top : top + _BAND] = band[:, top - first :][:, :_BAND]
         return marked
 
     @property
     def _slots(self) -> int:
         return (self.tile // _BLOCK) ** 2
 
-    def _mark_one(self, image: np.ndarray, chips: np.ndarray, pattern: np.ndarray, marked: np.ndarray) -> None:
+    def _mark_band(self, image: np.ndarray, chips: np.ndarray, pattern: np.ndarray) -> np.ndarray:
         height, width = image.shape[1:]
         luma = _luma(image)
         rows, columns = height // _BLOCK, width // _BLOCK
@@ -115,6 +122,7 @@ class DwtDctSvd:
         inner = np.s_[: rows * _BLOCK, : columns * _BLOCK]
         change = _tiled(pattern, height, width) * self._visibility(luma)
         target: np.ndarray | None = None  # chosen once, from the untouched image
+        marked = np.empty_like(image)
         # The second round repairs what clipping to the sample range took away in the first.
         for _ in range(2):
             coefficients = self._corner(luma[inner] + change[inner])
@@ -132,6 +140,7 @@ class DwtDctSvd:
             np.add(image, change / 255.0, out=marked)
             np.clip(marked, 0.0, 1.0, out=marked)
             change = _luma(marked) - luma
+        return marked
 
     def _visibility(self, luma: np.ndarray) -> np.ndarray:
         """Template amplitude: follows local contrast between 0.6 and 2.5 times its nominal value."""
@@ -264,7 +273,7 @@ class DwtDctSvd:
         rows, columns = (canvas.shape[0] - y0) // _BLOCK, (canvas.shape[1] - x0) // _BLOCK
         inner = canvas[y0 : y0 + rows * _BLOCK, x0 : x0 + columns * _BLOCK]
         valid = np.isfinite(inner).reshape(rows, _BLOCK, columns, _BLOCK).all((1, 3))
-        corner = self._corner(np.nan_to_num(inner))
+        corner = self._corner(np.where(np.isnan(inner), np.nanmean(inner), inner).astype(np.float32))
         frequency = np.arange(3) / (2 * _BLOCK)
         squared = frequency[:, None] ** 2 + frequency**2
         side = self.tile // _BLOCK

@@ -33,8 +33,9 @@ from vestige.core.runtime import rng
 
 @dataclass(frozen=True)
 class Lock:
-    """A candidate alignment: image point p shows mark point c where p = linear · c + shift (x, y order).
+    """A candidate alignment, in (x, y) order.
 
+    linear: image offsets = linear · mark offsets. shift: tile point that the rectified image shows at its origin.
     log_p: natural logarithm of the p-value for one candidate tried (not yet corrected for others).
     """
 
@@ -203,10 +204,10 @@ class Template:
                 scores[i] = excess / (deviation * np.sqrt(np.maximum(inside.sum(-1), 8)))
             tops = np.where(scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8)), scores, -np.inf)
             for index in np.argsort(tops, axis=None)[::-1][: 4 * count]:
-                i, j = np.unravel_index(int(index), scores.shape)
-                scale, turn = math.exp(logs[i]), turns[j]
+                row, column = divmod(int(index), scores.shape[1])
+                scale, turn = math.exp(logs[row]), turns[column]
                 linear = scale * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-                coarse.append((float(tops[i, j]), linear @ np.diag([mirror, 1.0])))
+                coarse.append((float(tops[row, column]), linear @ np.diag([mirror, 1.0])))
         coarse.sort(key=lambda item: -item[0])
         fitted = [self._fit(power, linear, size) for _, linear in coarse[: 2 * count]]
         fitted.sort(key=lambda item: -item[0])

@@ -15,8 +15,8 @@ from vestige.data.tampering import OPERATIONS
 
 Judged = tuple[Record, list[Finding], Verdict]
 
-#: Photographs that each tampering operation is tried on.
-EDITED = 100
+#: How many test photographs are also processed, and tampered with.
+PROCESSED, EDITED = 150, 100
 
 
 @lru_cache(maxsize=1)
@@ -25,7 +25,7 @@ def judged(context: ClaimContext) -> list[Judged]:
     photos = photographs(context.data or context.pack("photos"), "test", limit=context.limit)
     full = default_panel()
     panel = Panel([], full.calibrations, full.combination)
-    makers = corpus(photos, seed=context.seed + 1, edited=min(len(photos), EDITED))
+    makers = corpus(photos, seed=context.seed + 1, processed=PROCESSED, edited=EDITED)
     makers += [partial(marked, photo, context.seed) for photo in photos[:EDITED]]
     return [(r, *judge(r, panel)) for r in measure(makers, context.jobs)]
 
