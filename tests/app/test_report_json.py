@@ -40,6 +40,7 @@ def test_summary_counts() -> None:
     assert summary == {
         "pictures": 5,
         "traces_found": 3,
+        "processed": 0,
         "no_trace_found": 1,
         "not_examined": 1,
         "failed": 1,

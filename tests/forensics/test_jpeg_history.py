@@ -15,10 +15,10 @@ from vestige.forensics.ela import ErrorLevels, excess_error
 from vestige.forensics.jpeg_double import JpegDouble, grid_phase
 from vestige.forensics.jpeg_dq import JpegDQ, two_sided_scan
 from vestige.forensics.jpeg_ghosts import JpegGhosts, recompression_errors
-from vestige.forensics.jpeg_grid import JpegGrid, binomial_evidence, read_grid
+from vestige.forensics.jpeg_grid import JpegCrop, JpegGrid, binomial_evidence, read_grid
 from vestige.forensics.jpeg_primary import lattice, requantised
 
-EXAMINERS = (JpegDouble, JpegGrid, JpegDQ, JpegGhosts, ErrorLevels)
+EXAMINERS = (JpegDouble, JpegGrid, JpegCrop, JpegDQ, JpegGhosts, ErrorLevels)
 HOST, DONOR = photo("astronaut"), photo("coffee", 0.65)[:384, :384]
 
 
@@ -60,15 +60,17 @@ def test_primary_models_refuse_flat_pictures():
 def test_grid_finds_a_crop_and_its_phase(last):
     cropped = saved(HOST, 70)[2:, 5:]
     subject = png(cropped) if last is None else jpeg(cropped, last)
-    finding = JpegGrid().find(subject)
+    finding = JpegCrop().find(subject)
     assert finding.details["whole_phase"] == [6, 3]
     assert finding.score > 3
-    assert "Part of the picture" in finding.when_flagged
+    assert "cropped" in finding.when_flagged
+    assert JpegGrid().find(subject).score < 2
 
 
 def test_grid_is_calm_without_a_foreign_grid():
     for subject in (png(HOST), jpeg(HOST, 60), jpeg(HOST, 95), png(saved(HOST, 80)), jpeg(saved(HOST, 60), 90)):
         assert JpegGrid().find(subject).score < 1
+        assert JpegCrop().find(subject).score < 1
     nearest = Image.fromarray(HOST[:160, :160]).resize((320, 320), Image.Resampling.NEAREST)
     assert JpegGrid().find(png(np.asarray(nearest))).score < 2
 
@@ -210,8 +212,10 @@ def test_maps_are_upright_and_answers_repeat():
 
 
 def test_large_pictures_are_sampled():
-    whole, part = (JpegGrid(row_pixels=n).find(png(saved(HOST, 70)[2:, 5:])) for n in (10**6, 75_000))
+    subject = png(saved(HOST, 70)[2:, 5:])
+    whole, part = (JpegCrop(row_pixels=n).find(subject) for n in (10**6, 75_000))
     assert part.details["whole_phase"] == whole.details["whole_phase"] == [6, 3]
+    whole, part = (JpegGrid(row_pixels=n).find(subject) for n in (10**6, 75_000))
     assert part.map.shape[0] <= whole.map.shape[0] // 2 + 1
     assert grid_phase(png(saved(HOST, 70)[2:, 5:]).luma, 40_000) == (6, 3)
     sampled = JpegDouble(limit=60_000).find(jpeg(saved(HOST, 60), 90))

@@ -38,8 +38,15 @@ def _edited(photo: np.ndarray, edit: str) -> np.ndarray:
     return out.clip(0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG"])
-@pytest.mark.parametrize(("edit", "direction"), [("noise", "stronger"), ("blur", "weaker"), ("median", "weaker")])
+@pytest.mark.parametrize(
+    ("edit", "direction", "format"),
+    [
+        ("noise", "stronger", "PNG"),
+        ("noise", "stronger", "JPEG"),
+        ("blur", "weaker", "PNG"),
+        ("median", "weaker", "PNG"),
+    ],
+)
 def test_marks_the_edited_region(photo: np.ndarray, edit: str, direction: str, format: str) -> None:
     finding = _find(_edited(photo, edit), format)
     untouched = _find(photo, format)
@@ -52,15 +59,13 @@ def test_marks_the_edited_region(photo: np.ndarray, edit: str, direction: str, f
     assert full[inside].mean() > 3 * full[~inside].mean()
 
 
-def test_score_hardly_depends_on_the_size(photo: np.ndarray) -> None:
-    pixels = _edited(photo, "blur")
-    small = _find(pixels).score
-    large = _find(np.tile(photo, (3, 3, 1))).score
-    assert small > 0.8
-    assert large < 0.8
+def test_untouched_photographs_of_any_size_score_low(photo: np.ndarray) -> None:
+    for pixels in (photo, photo[:128, :192], np.tile(photo, (3, 3, 1))):
+        assert _find(np.ascontiguousarray(pixels)).score < 0.9
+    assert _find(_edited(photo, "blur")).score > 1.1
 
 
-def test_block_features_do_not_depend_on_strips(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_features_do_not_depend_on_strips(photo: np.ndarray) -> None:
     luma = np.tile(photo[..., 1].astype(np.float32), (10, 12))
     features = _block_features(luma, 32)
     y, x = 40 * 32, 20 * 32

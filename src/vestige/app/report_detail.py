@@ -24,6 +24,7 @@ from vestige.app.report_items import (
     ordered,
     percent,
     tone_of,
+    verdict_tone,
 )
 from vestige.core.findings import KINDS, Finding, Findings
 from vestige.core.image_io import encode
@@ -40,9 +41,7 @@ class Bounds:
 
 def tone(findings: Findings) -> str:
     """The class name that colours a verdict."""
-    if findings.verdict.label == "not examined":
-        return "none"
-    return tone_of(findings.verdict.flagged, findings.verdict.kinds)
+    return verdict_tone(findings.verdict)
 
 
 def label(findings: Findings) -> str:

@@ -174,6 +174,7 @@ def _counts(seen: list[Findings], failed: list[Failure]) -> Markup:
     shown = [
         ("picture" if summary["pictures"] == 1 else "pictures", summary["pictures"], "all"),
         ("with traces", summary["traces_found"], "found"),
+        ("processed", summary["processed"], "noted"),
         ("without a trace", summary["no_trace_found"], "clear"),
         ("not examined", summary["not_examined"], "none"),
         ("failed", summary["failed"], "none"),

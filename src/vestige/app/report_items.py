@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.findings import Finding, Findings
+from vestige.core.findings import Finding, Findings, Verdict
 
 KIND_LABELS = {
     "edit": "Edited pixels",
@@ -27,6 +27,7 @@ KIND_LABELS = {
 LABELS = {
     "traces found": "Traces found",
     "no trace found": "No trace found",
+    "processed": "Processed",
     "not examined": "Not examined",
 }
 _GROUP_TITLES = {
@@ -208,6 +209,13 @@ def kind_labels(kinds: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(KIND_LABELS.get(k, k) for k in kinds))
 
 
+def verdict_tone(verdict: Verdict) -> str:
+    """`tone_of` a verdict, "none" when nothing was examined."""
+    if verdict.label == "not examined":
+        return "none"
+    return tone_of(bool(verdict.kinds), verdict.kinds)
+
+
 def tone_of(flagged: bool, kinds: Iterable[str]) -> str:
     """How much attention a result asks for: "found", "noted" (a trace that speaks against nothing) or "clear"."""
     if not flagged:
@@ -241,6 +249,7 @@ def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
     return {
         "pictures": pictures,
         "traces_found": counts["traces found"],
+        "processed": counts["processed"],
         "no_trace_found": counts["no trace found"],
         "not_examined": counts["not examined"],
         "failed": failed,

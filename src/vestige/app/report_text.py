@@ -23,6 +23,7 @@ from vestige.app.report_items import (
     percent,
     tally,
     tone_of,
+    verdict_tone,
 )
 from vestige.app.report_json import to_json_report
 from vestige.core.findings import Finding, Findings
@@ -117,8 +118,7 @@ def _verdict(findings: Findings, out: _Writer) -> None:
 
 
 def _tone(findings: Findings) -> str:
-    verdict = findings.verdict
-    return "none" if verdict.label == "not examined" else tone_of(verdict.flagged, verdict.kinds)
+    return verdict_tone(findings.verdict)
 
 
 def _examiners(shown: Sequence[Finding], out: _Writer) -> Table:
@@ -180,7 +180,7 @@ def render_batch(
             table.add_row(
                 out.text("●" if verdict.flagged else "○" if examined else "–", style),
                 out.text(f.source),
-                out.text(LABELS.get(verdict.label, verdict.label), style if verdict.flagged else ""),
+                out.text(LABELS.get(verdict.label, verdict.label), style if verdict.kinds else ""),
                 out.text(percent(verdict.probability) if examined else "–"),
                 out.text(", ".join(kind_labels(verdict.kinds))),
             )
@@ -207,6 +207,7 @@ def _counts(found: Sequence[Findings], failed: int) -> str:
     parts = [f"{counts['pictures']} picture{'' if counts['pictures'] == 1 else 's'}"]
     parts.append(f"{counts['traces_found']} with traces")
     for key, words in (
+        ("processed", "processed"),
         ("no_trace_found", "without a trace"),
         ("not_examined", "not examined"),
         ("failed", "failed"),

@@ -26,6 +26,7 @@ from vestige.data.tampering import OPERATIONS, tamper
 #: What each statistical examiner of the panel seeks, in the corpus's trace names.
 SEEKS = {
     "jpeg_double": {"double"},
+    "jpeg_crop": {"cropped"},
     "jpeg_dq": {"edit"},
     "jpeg_grid": {"edit"},
     "jpeg_ghosts": {"edit"},
@@ -33,11 +34,10 @@ SEEKS = {
     "noise_level": {"edit"},
     "copy_move": {"edit"},
     "resampling": {"resampled"},
-    "local_resampling": {"edit"},
     "steganalysis": {"payload"},
 }
 #: Traces that come with every file of a kind and make an examiner's answer neither right nor wrong.
-ALWAYS = frozenset({"edit", "double", "resampled", "payload", "mark"})
+ALWAYS = frozenset({"edit", "double", "cropped", "resampled", "payload", "mark"})
 #: Validation photographs set thresholds, test photographs judge them.
 HALVES = {"validation": 0.5, "test": 0.5}
 
@@ -95,8 +95,8 @@ def resized(pixels: np.ndarray, scale: float) -> np.ndarray:
 
 
 def untouched(photo: Photo) -> Iterator[Case]:
-    """The file as it is."""
-    yield Case(photo[0], "untouched", photo[1])
+    """The file as it is; what happened to it before it was collected is unknown."""
+    yield Case(photo[0], "untouched", photo[1], possible=frozenset({"double", "cropped"}))
 
 
 def innocent(photo: Photo, seed: int = 0) -> Iterator[Case]:
@@ -104,14 +104,15 @@ def innocent(photo: Photo, seed: int = 0) -> Iterator[Case]:
     name, data = photo
     pixels = decode(data).pixels
     r = rng(seed, "innocent", name)
-    maybe = frozenset({"double", "resampled"})
+    past = frozenset({"double", "cropped"})  # of the photograph, before it was collected
+    maybe = past | {"resampled"}
     chroma = (0, 2)[int(r.integers(2))]
-    yield Case(name, "saved as PNG", encode(pixels, "PNG"), possible=frozenset({"double"}))
+    yield Case(name, "saved as PNG", encode(pixels, "PNG"), possible=past)
     yield Case(name, "saved again", jpeg(pixels, r.integers(60, 96), chroma), possible=maybe)
     small = resized(pixels, r.uniform(0.5, 0.85))
     yield Case(name, "reduced", jpeg(small, r.integers(70, 98), chroma), possible=frozenset({"resampled"}))
     large = resized(pixels, r.uniform(1.2, 1.9))
-    yield Case(name, "enlarged", jpeg(large, r.integers(80, 98)), frozenset({"resampled"}), frozenset({"double"}))
+    yield Case(name, "enlarged", jpeg(large, r.integers(80, 98)), frozenset({"resampled"}), past)
     top, left = r.integers(1, 8, 2)
     yield Case(name, "cropped", jpeg(pixels[top:, left:], r.integers(75, 96)), possible=maybe)
     gain, offset = r.uniform(0.85, 1.15), r.uniform(-12, 12)
@@ -120,7 +121,10 @@ def innocent(photo: Photo, seed: int = 0) -> Iterator[Case]:
 
 
 def double_compressed(photo: Photo, seed: int = 0) -> Iterator[Case]:
-    """Saved as JPEG twice, the second time at a higher quality; reduced before, so that no older grid is left."""
+    """Saved as JPEG twice, the second time at a higher quality, as it is and cropped in between.
+
+    The photograph is reduced first, so that no older grid is left.
+    """
     name, data = photo
     r = rng(seed, "double", name)
     pixels = resized(decode(data).pixels, 0.75)
@@ -129,6 +133,9 @@ def double_compressed(photo: Photo, seed: int = 0) -> Iterator[Case]:
     once = np.asarray(Image.open(io.BytesIO(jpeg(pixels, first))).convert("RGB"))
     possible = frozenset({"resampled"})
     yield Case(name, "saved twice", jpeg(once, second), frozenset({"double"}), possible)
+    top, left = r.integers(1, 8, 2)
+    shifted = jpeg(once[top:, left:], second)
+    yield Case(name, "cropped in between", shifted, frozenset({"cropped"}), possible | {"double"})
 
 
 def with_payload(photo: Photo, seed: int = 0) -> Iterator[Case]:
@@ -141,7 +148,7 @@ def with_payload(photo: Photo, seed: int = 0) -> Iterator[Case]:
     count = int(rate * flat.size)
     where = np.arange(count) if r.random() < 0.5 else r.permutation(flat.size)[:count]
     flat[where] = (flat[where] & 0xFE) | r.integers(0, 2, count, dtype=np.uint8)
-    possible = frozenset({"double", "resampled", "edit"})
+    possible = ALWAYS - {"payload", "mark"}
     yield Case(name, f"payload {rate:.0%}", encode(pixels, "PNG"), frozenset({"payload"}), possible)
 
 

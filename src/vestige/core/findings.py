@@ -115,7 +115,8 @@ class Finding:
 class Verdict:
     """The combined answer for one subject.
 
-    label: "no trace found", "traces found" or "not examined".
+    label: "no trace found", "processed" (only its history shows: saved again, scaled, adjusted), "traces found" or
+    "not examined".
     probability: combined calibrated probability that pixels were edited after the picture was made.
     """
 

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 
 #: Kinds that say something about the picture's content having been changed after it was made.
 _EDIT = "edit"
+#: Probability stated for an edit that is read from the file rather than estimated.
+_FACT = 0.95
+_NO_PROOF = (
+    "This does not prove that the picture is untouched: careful edits and heavy compression leave little to see."
+)
+_ORDINARY = "Saving, scaling and adjusting a picture are ordinary and say nothing about its content."
+_STATISTICAL = (
+    "This rests on statistical signs, which are wrong on a small, measured share of untouched pictures; look at the "
+    "maps before drawing a conclusion."
+)
+#: Range to which an examiner's log-odds are clipped before they are combined, so that none decides alone.
+LOG_ODDS = (-8.0, 8.0)
 
 
 def calibration_file() -> Path:
@@ -86,45 +98,33 @@ class Panel:
         total = float(self.combination["offset"])
         for finding in findings:
             if finding.applies and finding.probability is not None and finding.examiner in weights:
-                p = min(max(finding.probability, 1e-4), 1 - 1e-4)
-                total += weights[finding.examiner] * math.log(p / (1 - p))
+                p = min(max(finding.probability, 1e-9), 1 - 1e-9)
+                total += weights[finding.examiner] * float(np.clip(math.log(p / (1 - p)), *LOG_ODDS))
         return 1.0 / (1.0 + math.exp(-float(np.clip(total, -30, 30))))
 
     def verdict(self, findings: Sequence[Finding]) -> Verdict:
         """Combine findings: what was found, how sure, and what the answer does not say."""
         flagged = [f for f in findings if f.flagged and f.applies]
-        probability = self.edit_probability(findings)
-        combined = probability >= float(self.combination.get("threshold", 2.0))
-        if any(f.kind == _EDIT and f.probability is None for f in flagged):
-            probability = max(probability, 0.95)
-        kinds = [k for k in KINDS if any(f.kind == k for f in flagged)]
-        applied = [f for f in findings if f.applies]
+        applied = sum(f.applies for f in findings)
         if not applied:
             return Verdict("not examined", 0.0, ("No examiner applies to this picture.",))
-        if combined and _EDIT not in kinds:
+        probability = self.edit_probability(findings)
+        kinds = [k for k in KINDS if any(f.kind == k for f in flagged)]
+        if probability >= float(self.combination.get("threshold", 2.0)) and _EDIT not in kinds:
             kinds.insert(0, _EDIT)
+        edits = [f for f in flagged if f.kind == _EDIT]
+        probability = max([probability, *(_FACT if f.probability is None else f.probability for f in edits)])
         if not kinds:
-            return Verdict(
-                "no trace found",
-                probability,
-                (
-                    f"No trace found by the {len(applied)} examiners that apply.",
-                    "This does not prove that the picture is untouched: careful edits and heavy compression leave "
-                    "little to see.",
-                ),
-            )
-        sentences = []
-        for kind in kinds:
-            names = [f.examiner for f in flagged if f.kind == kind]
-            source = ", ".join(names) if names else "several weak signs together"
-            sentences.append(f"{KINDS[kind][0].upper()}{KINDS[kind][1:]} ({source}).")
-        sentences += [f.summary for f in flagged]
-        if _EDIT in kinds and all(f.probability is not None for f in flagged if f.kind == _EDIT):
-            sentences.append(
-                "This rests on statistical signs, which are wrong on a small, measured share of untouched pictures; "
-                "look at the maps before drawing a conclusion."
-            )
-        return Verdict("traces found", probability, tuple(sentences), tuple(kinds))
+            sentences = (f"No trace found by the {applied} examiners that apply.", _NO_PROOF)
+            return Verdict("no trace found", probability, sentences)
+        sentences = tuple(f.summary for f in flagged)
+        if set(kinds) == {"history"}:
+            return Verdict("processed", probability, (*sentences, _ORDINARY), tuple(kinds))
+        if _EDIT in kinds and not edits:
+            sentences = ("Several weak signs together suggest that part of the picture was changed.", *sentences)
+        if _EDIT in kinds and all(f.probability is not None for f in edits):
+            sentences = (*sentences, _STATISTICAL)
+        return Verdict("traces found", probability, sentences, tuple(kinds))
 
 
 def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vestige.core.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
 
+T = TypeVar("T")
 MODEL_FORMATS = ("safetensors", "pickle", "zip")
 #: Old pickles have no signature; for them alone the ending decides.
 MODEL_SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
@@ -47,6 +49,13 @@ class ImageSubject:
     data: bytes = field(repr=False)
     source: str = "image"
     limits: Limits = DEFAULT_LIMITS
+    _shared: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def shared(self, name: str, compute: Callable[[], T]) -> T:
+        """A measurement that several examiners use, computed by the first that asks."""
+        if name not in self._shared:
+            self._shared[name] = compute()
+        return self._shared[name]
 
     @classmethod
     def open(cls, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubject:

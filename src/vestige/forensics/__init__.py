@@ -197,6 +197,16 @@ SYSTEMS = (
         panel=True,
     ),
     System(
+        "jpeg_crop",
+        "a JPEG grid out of place under the whole picture: cropped after compression",
+        ("find",),
+        title="Detection of Nonaligned Double JPEG Compression Based on Integer Periodicity Maps",
+        venue="IEEE TIFS 2012",
+        target="vestige.forensics.jpeg_grid:JpegCrop",
+        kind="baseline",
+        panel=True,
+    ),
+    System(
         "jpeg_ghosts",
         "JPEG ghosts",
         ("find",),

@@ -30,7 +30,7 @@ from vestige.forensics.copy_move_candidates import keypoint_transforms, shift_ca
 #: Side in pixels below which a picture holds too little to compare with itself.
 _SMALLEST = 48
 #: Strength of the band-pass in grey levels below which it fades out instead of being amplified.
-_SOFT = 4.0
+_SOFT = 6.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ lets the test run on files that were saved as JPEG again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -144,68 +145,98 @@ def dead_zones(table: np.ndarray | None) -> np.ndarray:
     return zones
 
 
+def _reading(subject: ImageSubject, row_pixels: int, windows: tuple[int, ...]) -> GridReading:
+    """The grid votes of a picture, read once for both examiners. Raises InputError where they do not apply."""
+    table = luma_steps(subject)
+    luma = subject.luma
+    if min(luma.shape) < 64:
+        raise InputError("the picture is smaller than 64×64 pixels")
+    main = None if table is None else 0
+    step = max(1, -(-luma.size // row_pixels))  # above row_pixels, one of several rows of cells votes
+    return read_grid(grid_votes(luma, dead_zones(table), main, step), main, windows)
+
+
+@dataclass(frozen=True)
 class JpegGrid:
-    """Finds JPEG grids that do not coincide with the file's: crops after compression and pasted regions.
+    """Finds regions whose JPEG grid does not coincide with the rest of the picture, as after pasting.
 
     Every cell votes for the grid phase with most DCT zeros; for a window with n votes, k of them for phase p, and
     chance level c_p, the number of false alarms is ``tests · P(Binomial(n, c_p) ≥ k)``. The score is
-    ``log(1 + max(0, −log10 NFA))`` of the stronger of two tests: a second grid under the whole picture, and a region.
+    ``log(1 + max(0, −log10 NFA))``. A second grid under the whole picture is left to `JpegCrop`.
 
     row_pixels: above this many samples one of several rows of cells votes. windows: tested squares, in cells of 8
     pixels. Any picture of 64×64 pixels or more; the map is 1 on regions with a foreign grid.
+
+    Source: the votes and their test follow "ZERO: a local JPEG grid origin detector based on the number of DCT
+    zeros", IPOL 2021.
 
     >>> from vestige.core.image_io import encode
     >>> JpegGrid().find(ImageSubject(encode(np.zeros((80, 80, 3), np.uint8), "PNG"))).score
     0.0
     """
 
-    slug = "jpeg_grid"
-
-    def __init__(self, *, row_pixels: int = 6_000_000, windows: tuple[int, ...] = (5, 9, 17)) -> None:
-        self.row_pixels = row_pixels
-        self.windows = windows
+    row_pixels: int = 6_000_000
+    windows: tuple[int, ...] = (5, 9, 17)
+    slug: ClassVar[str] = "jpeg_grid"
 
     def find(self, subject: ImageSubject) -> Finding:
         try:
-            table = luma_steps(subject)
-            luma = subject.luma
+            reading = subject.shared(f"jpeg grid {self}", lambda: _reading(subject, self.row_pixels, self.windows))
         except InputError as error:
             return Finding.not_applicable(self.slug, "edit", str(error))
-        if min(luma.shape) < 64:
-            return Finding.not_applicable(self.slug, "edit", "the picture is smaller than 64×64 pixels")
-        main = None if table is None else 0
-        step = max(1, -(-luma.size // self.row_pixels))
-        votes = grid_votes(luma, dead_zones(table), main, step)
-        reading = read_grid(votes, main, self.windows)
-        # a decoded JPEG stored without loss has grid (0, 0): earlier compression, but nothing was cut off
-        cropped = reading.whole not in (None, 0)
         evidence = [f"{reading.cells} cells voted for a JPEG grid"]
-        if cropped:
-            row, column = divmod(int(reading.whole or 0), 8)
-            evidence.append(f"a second grid starts at row {row}, column {column} under most of the picture")
-        elif reading.whole == 0:
-            evidence.append("an earlier JPEG grid starts at the picture's corner: nothing was cut off there")
         if reading.local is not None:
             row, column = divmod(reading.local, 8)
             evidence.append(f"a region has its own grid, starting at row {row}, column {column}")
-        score = max(reading.local_evidence, reading.whole_evidence if cropped else 0.0)
         low = reading.tests / 2
         map = np.clip((reading.density - low) / (low + 10), 0, 1).astype(np.float32)
         return Finding(
             self.slug,
             "edit",
-            float(np.log1p(score)),
-            "Part of the picture, or all of it, carries traces of a JPEG grid other than the file's own, as after "
-            "cropping a compressed picture or pasting from one.",
-            "No JPEG grid other than the file's own was found.",
+            float(np.log1p(reading.local_evidence)),
+            "Part of the picture carries traces of a JPEG grid of its own, as after pasting from a compressed picture.",
+            "No region has a JPEG grid of its own.",
             evidence=tuple(evidence),
             map=subject.upright(map),
-            map_caption="regions with a JPEG grid other than the file's own",
+            map_caption="regions with a JPEG grid other than the picture's own",
             details={
-                "whole_phase": None if reading.whole is None else list(divmod(reading.whole, 8)),
-                "whole_evidence": round(reading.whole_evidence, 3),
                 "region_phase": None if reading.local is None else list(divmod(reading.local, 8)),
                 "region_evidence": round(reading.local_evidence, 3),
                 "share_of_votes": round(float(reading.shares.max()), 4),
+            },
+        )
+
+
+@dataclass(frozen=True)
+class JpegCrop:
+    """Finds a second JPEG grid under the whole picture: it was cropped after an earlier compression.
+
+    The test is that of `JpegGrid` on all votes together; the phase must stand out in most parts of the picture. An
+    earlier grid that starts at the corner shows compression without a crop and is left to `JpegDouble`.
+    """
+
+    row_pixels: int = 6_000_000
+    windows: tuple[int, ...] = (5, 9, 17)
+    slug: ClassVar[str] = "jpeg_crop"
+
+    def find(self, subject: ImageSubject) -> Finding:
+        grid = JpegGrid(self.row_pixels, self.windows)
+        try:
+            reading = subject.shared(f"jpeg grid {grid}", lambda: _reading(subject, self.row_pixels, self.windows))
+        except InputError as error:
+            return Finding.not_applicable(self.slug, "history", str(error))
+        cropped = reading.whole not in (None, 0)
+        row, column = divmod(reading.whole or 0, 8)
+        said = f"a second grid starts at row {row}, column {column} under most of the picture"
+        return Finding(
+            self.slug,
+            "history",
+            float(np.log1p(reading.whole_evidence)) if cropped else 0.0,
+            "The picture was cropped or shifted after an earlier JPEG compression.",
+            "No earlier JPEG grid out of place lies under the whole picture.",
+            evidence=(said,) if cropped else (),
+            details={
+                "whole_phase": None if reading.whole is None else [row, column],
+                "whole_evidence": round(reading.whole_evidence, 3),
             },
         )

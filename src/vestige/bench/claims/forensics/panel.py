@@ -16,7 +16,7 @@ from vestige.data.tampering import OPERATIONS
 Judged = tuple[Record, list[Finding], Verdict]
 
 #: How many test photographs are also processed, and tampered with.
-PROCESSED, EDITED = 150, 100
+PROCESSED, EDITED = 120, 80
 
 
 @lru_cache(maxsize=1)
@@ -48,6 +48,7 @@ def leaves_untouched_photographs_alone(context: ClaimContext) -> Evidence:
                         "version": name,
                         "photographs": len(chosen),
                         "flagged": _rate([v.flagged for _, v in chosen]),
+                        "called processed": _rate([v.label == "processed" for _, v in chosen]),
                         "called edited": _rate(["edit" in v.kinds for _, v in chosen]),
                     }
                 )
@@ -56,7 +57,7 @@ def leaves_untouched_photographs_alone(context: ClaimContext) -> Evidence:
     return Evidence(
         bool(photographs_flagged) and max(photographs_flagged) <= 0.05,
         rows,
-        "processed versions may rightly be flagged for their history (saved twice, resampled), not for edits",
+        "processed pictures may rightly be called processed (saved twice, scaled), not edited",
     )
 
 
@@ -89,10 +90,18 @@ def _row(name: str, chosen: list[Judged], examiners: list[str]) -> dict:
     return row
 
 
-@claim("planted histories, payloads and marks are found: saved twice >= 80 %, payload >= 90 %, mark >= 90 %")
+@claim(
+    "planted histories, payloads and marks are found: saved twice, payloads from 25 % of the samples and marks >= 90 %"
+)
 def finds_other_traces(context: ClaimContext) -> Evidence:
     rows = []
-    wanted = {"saved twice": "jpeg_double", "payload": "steganalysis", "enlarged": "resampling", "marked": "find_mark"}
+    wanted = {
+        "saved twice": "jpeg_double",
+        "payload": "steganalysis",
+        "enlarged": "resampling",
+        "cropped in between": "jpeg_crop",
+        "marked": "find_mark",
+    }
     for start, slug in wanted.items():
         for name in sorted({r.case.name for r, _, _ in judged(context) if r.case.name.startswith(start)}):
             found = [
@@ -100,10 +109,11 @@ def finds_other_traces(context: ClaimContext) -> Evidence:
             ]
             rows.append({"trace": name, "examiner": slug, "files": len(found), "found": _rate(found)})
 
-    def overall(start: str) -> float:
-        chosen = [r for r in rows if r["trace"].startswith(start)]
+    def overall(*names: str) -> float:
+        chosen = [r for r in rows if r["trace"] in names]
         total = sum(r["files"] for r in chosen)
         return sum(r["found"] * r["files"] for r in chosen) / total if total else 0.0
 
-    holds = overall("saved twice") >= 0.8 and overall("payload") >= 0.9 and overall("marked") >= 0.9
+    payloads = ("payload 25%", "payload 50%", "payload 100%")
+    holds = min(overall("saved twice"), overall(*payloads), overall("marked")) >= 0.9
     return Evidence(holds, rows)
