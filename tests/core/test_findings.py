@@ -17,7 +17,8 @@ def test_calibration_fills_in_flag_probability_and_error_rate():
     low, high = (calibration.apply(finding("a", s)) for s in (1.0, 2.0))
     assert (low.flagged, high.flagged) == (False, True)
     assert low.summary == "a sees nothing."
-    assert high.probability == pytest.approx(0.5)
+    assert calibration.probability(2.0) == pytest.approx(0.5)
+    assert high.probability == pytest.approx(0.1)
     assert high.false_positive_rate == 0.01
     away = calibration.apply(Finding.not_applicable("a", "edit", "it is no JPEG"))
     assert not away.flagged
@@ -80,7 +81,8 @@ def test_the_verdict_says_what_it_does_not_prove():
     assert clear.label == "no trace found"
     assert "not prove" in " ".join(clear.sentences)
     assert clear.probability == pytest.approx(0.2)
-    combined = panel.verdict([finding("a", 0.0, probability=0.95)])
+    assert panel.edit_probability([finding("a", 0.0, probability=0.1)]) == pytest.approx(0.5)
+    combined = panel.verdict([finding("a", 0.0, probability=0.55)])
     assert combined.flagged
     assert combined.kinds == ("edit",)
     assert panel.verdict([Finding.not_applicable("a", "edit", "too small")]).label == "not examined"

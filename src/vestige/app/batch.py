@@ -184,6 +184,7 @@ class Batch:
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise UsageError(f"--jobs must be at least 1, got {self.jobs}.")
+        self._torn = False
         self.items = self.folder / "items"
         self.manifest = self.folder / "manifest.jsonl"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vestige.core.dataset import DatasetSubject
 from vestige.core.errors import OK, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.image_io import SUFFIXES, save_image, to_uint8
@@ -109,7 +110,7 @@ def _info(path: Path) -> str:
             f"{path}: {subject.format} picture, {subject.width}×{subject.height}, mode {decoded.mode}, "
             f"{decoded.bit_depth} bits, orientation {decoded.orientation}{profile}{notes}"
         )
-    if hasattr(subject, "item"):
+    if isinstance(subject, DatasetSubject):
         labels = Counter(str(item.label) for item in subject if item.label is not None)
         classes = "".join(f"\n  {label}: {count}" for label, count in sorted(labels.items())[:50])
         return f"{path}: {subject.kind} with {len(subject)} pictures{classes}"

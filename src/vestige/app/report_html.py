@@ -40,8 +40,8 @@ _GUIDE = (
     ),
     (
         "Probability",
-        "Calibrated on held-out pictures: among those given 70%, about seven in ten carried the trace. "
-        "How common edits are among your own pictures shifts it.",
+        "Learnt on held-out pictures and stated for a collection in which one picture in ten carries the trace. "
+        "Where edits are more common the same evidence means more, where they are rare it means less.",
     ),
     (
         "Error rate",

@@ -82,7 +82,7 @@ def photographs(root: Path, part: str, packs: Sequence[str] = ("photos", "scener
     return chosen
 
 
-def jpeg(pixels: np.ndarray, quality: int, subsampling: int = 0) -> bytes:
+def jpeg(pixels: np.ndarray, quality: int | np.integer, subsampling: int = 0) -> bytes:
     """JPEG bytes of uint8 H×W×3 (subsampling 0 is 4:4:4, 2 is 4:2:0)."""
     return encode(pixels, "JPEG", quality=int(quality), subsampling=subsampling)
 
@@ -174,8 +174,11 @@ def marked(photo: Photo, seed: int = 0) -> Iterator[Case]:
     name, data = photo
     marker = system("dwt_dct_svd").load()()
     bits = rng(seed, "mark", name).integers(0, 2, 32).astype(bool)
-    pixels = to_uint8(marker.mark(to_float(decode(data).pixels), bits, PUBLIC_KEY))
-    yield Case(name, "marked", jpeg(pixels, 90), frozenset({"mark"}), ALWAYS)
+    image = to_float(decode(data).pixels)
+    if min(image.shape[2:]) < marker.minimum_side:
+        return
+    pixels = to_uint8(marker.mark(image, bits, PUBLIC_KEY))
+    yield Case(name, "marked", jpeg(pixels, 90), frozenset({"mark"}), ALWAYS - {"mark"})
 
 
 Maker = Callable[[], Iterable[Case]]

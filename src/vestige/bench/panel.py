@@ -178,8 +178,8 @@ def _logistic(records: Sequence[Record], slug: str) -> tuple[float, float]:
         return 0.0, -2.0
     scores = np.concatenate([positive, negative])
     centre, spread = float(np.median(scores)), float(np.std(scores)) or 1.0
-    slope, offset = _regress(((scores - centre) / spread)[:, None], np.arange(scores.size) < positive.size)
-    slope = max(0.0, float(slope[0])) / spread
+    weights, offset = _regress(((scores - centre) / spread)[:, None], np.arange(scores.size) < positive.size)
+    slope = max(0.0, float(weights[0])) / spread
     return slope, offset - slope * centre
 
 

@@ -18,13 +18,37 @@ import numpy as np
 from vestige.core.files import read_json
 from vestige.core.findings import Finding
 
+#: Share of pictures assumed to carry the trace an examiner seeks. Calibration itself sees as many with as without.
+PRIOR = 0.1
+
+
+def log_odds(probability: float) -> float:
+    """ln(p / (1 − p)), finite for probabilities of 0 and 1."""
+    p = min(max(probability, 1e-12), 1 - 1e-12)
+    return math.log(p / (1 - p))
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(−value)), the inverse of `log_odds`."""
+    return 1.0 / (1.0 + math.exp(-float(np.clip(value, -30, 30))))
+
+
+def with_prior(probability: float, prior: float = PRIOR) -> float:
+    """A probability learnt on as many pictures with as without the trace, for a share ``prior`` with it (Bayes).
+
+    >>> round(with_prior(0.5), 3)
+    0.1
+    """
+    return sigmoid(log_odds(probability) + log_odds(prior))
+
 
 @dataclass(frozen=True)
 class Calibration:
     """One examiner's calibration.
 
     threshold: scores at or above it are flagged. false_positive_rate: share of ``n_clean`` untouched validation
-    pictures at or above it. slope, offset: probability = 1 / (1 + exp(-(slope·score + offset))).
+    pictures at or above it. slope, offset: log-odds = slope·score + offset, for an even share of pictures with the
+    trace; `apply` states the probability for the share `PRIOR`.
     """
 
     threshold: float
@@ -34,7 +58,8 @@ class Calibration:
     offset: float
 
     def probability(self, score: float) -> float:
-        return 1.0 / (1.0 + math.exp(-float(np.clip(self.slope * score + self.offset, -30, 30))))
+        """P(trace | score) where half of the pictures carry the trace."""
+        return sigmoid(self.slope * score + self.offset)
 
     def apply(self, finding: Finding) -> Finding:
         """The finding with its flag, probability and false-positive rate filled in."""
@@ -43,7 +68,7 @@ class Calibration:
         return dataclasses.replace(
             finding,
             flagged=bool(finding.score >= self.threshold),
-            probability=self.probability(finding.score),
+            probability=with_prior(self.probability(finding.score)),
             threshold=self.threshold,
             false_positive_rate=self.false_positive_rate,
         )

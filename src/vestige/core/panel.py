@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vestige.core import catalogue
-from vestige.core.calibration import Calibration, load_calibrations
+from vestige.core.calibration import PRIOR, Calibration, load_calibrations, log_odds, sigmoid, with_prior
 from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import KINDS, Finding, Findings, Verdict
 from vestige.core.keys import PUBLIC_KEY
@@ -91,16 +90,14 @@ class Panel:
         )
 
     def edit_probability(self, findings: Sequence[Finding]) -> float:
-        """P(pixels edited): a logistic combination of the edit examiners' calibrated log-odds."""
+        """P(pixels edited) where half of all pictures are: combines the edit examiners' calibrated log-odds."""
         weights: dict[str, float] = self.combination.get("weights", {})
-        if not weights:
-            return max((f.probability or 0.0 for f in findings if f.kind == _EDIT), default=0.0)
-        total = float(self.combination["offset"])
+        total = float(self.combination.get("offset", 0.0))
         for finding in findings:
             if finding.applies and finding.probability is not None and finding.examiner in weights:
-                p = min(max(finding.probability, 1e-9), 1 - 1e-9)
-                total += weights[finding.examiner] * float(np.clip(math.log(p / (1 - p)), *LOG_ODDS))
-        return 1.0 / (1.0 + math.exp(-float(np.clip(total, -30, 30))))
+                own = log_odds(finding.probability) - log_odds(PRIOR)
+                total += weights[finding.examiner] * float(np.clip(own, *LOG_ODDS))
+        return sigmoid(total)
 
     def verdict(self, findings: Sequence[Finding]) -> Verdict:
         """Combine findings: what was found, how sure, and what the answer does not say."""
@@ -112,11 +109,12 @@ class Panel:
         kinds = [k for k in KINDS if any(f.kind == k for f in flagged)]
         if probability >= float(self.combination.get("threshold", 2.0)) and _EDIT not in kinds:
             kinds.insert(0, _EDIT)
+        probability = with_prior(probability)
         edits = [f for f in flagged if f.kind == _EDIT]
         probability = max([probability, *(_FACT if f.probability is None else f.probability for f in edits)])
         if not kinds:
-            sentences = (f"No trace found by the {applied} examiners that apply.", _NO_PROOF)
-            return Verdict("no trace found", probability, sentences)
+            nothing = f"No trace found by the {applied} examiners that apply."
+            return Verdict("no trace found", probability, (nothing, _NO_PROOF))
         sentences = tuple(f.summary for f in flagged)
         if set(kinds) == {"history"}:
             return Verdict("processed", probability, (*sentences, _ORDINARY), tuple(kinds))

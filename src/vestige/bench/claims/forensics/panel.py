@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def _rate(flags: list[bool]) -> float:
 @claim("at most 5 % of untouched photographs that set no threshold are flagged by the overall verdict")
 def leaves_untouched_photographs_alone(context: ClaimContext) -> Evidence:
     context.pack("photos")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for pack in ("photos", "scenery"):
         for name in dict.fromkeys(r.case.name for r, _, _ in judged(context) if not r.case.present - {"resampled"}):
             chosen = [(f, v) for r, f, v in judged(context) if r.case.name == name and r.case.photo.startswith(pack)]
@@ -94,7 +95,7 @@ def _row(name: str, chosen: list[Judged], examiners: list[str]) -> dict:
     "planted histories, payloads and marks are found: saved twice, payloads from 25 % of the samples and marks >= 90 %"
 )
 def finds_other_traces(context: ClaimContext) -> Evidence:
-    rows = []
+    rows: list[dict[str, Any]] = []
     wanted = {
         "saved twice": "jpeg_double",
         "payload": "steganalysis",

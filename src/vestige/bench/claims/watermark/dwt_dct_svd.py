@@ -32,7 +32,7 @@ def _pictures(context: ClaimContext, count: int) -> list[tuple[str, np.ndarray]]
 def survives_distortions(context: ClaimContext) -> Evidence:
     context.pack("photos")
     marker = DwtDctSvd()
-    read = {d: [] for d in DISTORTIONS}  # type: dict[tuple[str, float], list[bool]]
+    read: dict[tuple[str, float], list[bool]] = {d: [] for d in DISTORTIONS}
     qualities, likenesses = [], []
     for name, image in _pictures(context, PHOTOGRAPHS):
         bits = rng(context.seed, "bits", name).integers(0, 2, 32).astype(bool)

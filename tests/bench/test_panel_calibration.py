@@ -1,0 +1,130 @@
+"""The corpus knows what it planted, and calibration keeps its promises on pictures it was made for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vestige.bench.corpus import (
+    SEEKS,
+    Case,
+    corpus,
+    double_compressed,
+    innocent,
+    marked,
+    photographs,
+    tampered,
+    untouched,
+    with_payload,
+)  # fmt: skip
+from vestige.bench.panel import OTHER_FALSE_POSITIVES, Record, fit, judge, measure, panel_of, pixel_auc
+from vestige.core.errors import InputError
+from vestige.core.findings import Finding
+from vestige.core.image_io import decode, encode
+from vestige.data.tampering import OPERATIONS
+
+
+@pytest.fixture(scope="module")
+def shots(photo) -> list[tuple[str, bytes]]:
+    crops = [photo[20 * i : 20 * i + 200, 30 * i : 30 * i + 220] for i in range(4)]
+    return [(f"photos/{i}.jpg", encode(c, "JPEG", quality=95)) for i, c in enumerate(crops)]
+
+
+def test_every_case_decodes_and_states_its_traces(shots):
+    first, second = shots[:2]
+    cases = [*untouched(first), *innocent(first), *double_compressed(first), *with_payload(first), *marked(first)]
+    for operation in OPERATIONS:
+        cases += tampered(first, second, operation)
+    assert len(cases) >= 9 + len(OPERATIONS) - 2
+    for case in cases:
+        pixels = decode(case.data).pixels
+        assert not case.present & case.possible
+        if case.mask is not None:
+            assert case.mask.shape == pixels.shape[:2]
+            assert 0 < case.mask.mean() < 1
+    assert all("edit" not in c.present | c.possible for c in innocent(first))
+    assert [c.data for c in innocent(first)] == [c.data for c in innocent(first)]
+
+
+def test_truth_is_about_what_an_examiner_seeks():
+    case = Case("a", "b", b"", frozenset({"edit"}), frozenset({"double"}))
+    assert case.truth("copy_move") is True
+    assert case.truth("jpeg_double") is None
+    assert case.truth("steganalysis") is False
+
+
+def test_halves_do_not_meet(tmp_path, shots):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"{i}.jpg").write_bytes(shots[0][1] + bytes([i]))
+    validation, test = (photographs(tmp_path, part) for part in ("validation", "test"))
+    assert len(validation) + len(test) == 30
+    assert not {n for n, _ in validation} & {n for n, _ in test}
+    assert len(photographs(tmp_path, "test", limit=3)) == 3
+
+
+def _record(name: str, photo: int, present: set[str], **scores: float) -> Record:
+    findings = tuple(Finding(s, "edit", v, "seen", "not seen") for s, v in scores.items())
+    return Record(Case(f"{photo}", name, b"", frozenset(present)), findings, {})
+
+
+def test_fit_keeps_to_its_budget_and_spends_it_where_it_finds_most():
+    rng = np.random.default_rng(0)
+    records = []
+    for i in range(600):
+        records.append(
+            _record("untouched", i, set(), copy_move=rng.normal(), ela=rng.normal(), steganalysis=rng.normal())
+        )
+    for i in range(200):
+        records.append(_record("splice", i, {"edit"}, copy_move=rng.normal(5), ela=rng.normal(0.1), steganalysis=0.0))
+        records.append(_record("payload", i, {"payload"}, copy_move=rng.normal(), ela=rng.normal(), steganalysis=9.0))
+    content = fit(records, target=0.02)
+    panel = panel_of(content)
+    verdicts = {
+        name: [judge(r, panel)[1] for r in records if r.case.name == name]
+        for name in ("untouched", "splice", "payload")
+    }
+    assert np.mean(["edit" in v.kinds for v in verdicts["untouched"]]) <= 0.02
+    assert np.mean(["edit" in v.kinds for v in verdicts["splice"]]) > 0.95
+    payload = content["examiners"]["steganalysis"]
+    assert payload["false_positive_rate"] <= OTHER_FALSE_POSITIVES
+    assert payload["threshold"] < 9
+    weights = content["verdict"]["weights"]
+    assert weights["copy_move"] > weights["ela"]
+    edited = [v.probability for v in verdicts["splice"]]
+    clean = [v.probability for v in verdicts["untouched"]]
+    assert np.median(edited) > 0.5 > 0.2 > np.median(clean)
+
+
+def test_fit_needs_enough_photographs():
+    with pytest.raises(InputError, match="at least 20"):
+        fit([_record("untouched", i, set(), ela=0.0) for i in range(19)])
+
+
+def test_measuring_a_corpus_gives_scores_and_map_quality(shots):
+    records = measure(corpus(shots, processed=1, edited=2)[:8], only=("jpeg_dq", "copy_move"))
+    assert {f.examiner for r in records for f in r.findings} == {"jpeg_dq", "copy_move"}
+    assert all(r.case.data == b"" and all(f.map is None for f in r.findings) for r in records)
+    assert np.isnan(records[0].score("ela"))
+
+
+def test_pixel_auc():
+    mask = np.zeros((40, 40), bool)
+    mask[:20] = True
+    assert pixel_auc(mask[::4, ::4].astype(np.float32), mask) > 0.95
+    assert pixel_auc(np.zeros((4, 4), np.float32), mask) == 0.5
+    assert np.isnan(pixel_auc(np.zeros((4, 4), np.float32), np.ones((8, 8), bool)))
+
+
+def test_the_shipped_calibration_covers_every_statistical_examiner():
+    from vestige.core.calibration import load_calibrations
+    from vestige.core.catalogue import systems
+    from vestige.core.panel import calibration_file
+
+    calibrations, combination = load_calibrations(calibration_file())
+    panel = {s.slug for s in systems() if s.panel}
+    assert set(SEEKS) <= panel
+    assert set(calibrations) == set(SEEKS)
+    assert all(c.n_clean >= 200 and c.false_positive_rate <= 0.02 for c in calibrations.values())
+    assert set(combination["weights"]) == {s for s, sought in SEEKS.items() if sought == {"edit"}}
