@@ -236,6 +236,25 @@ def calibrate(
 
 
 @app.command()
+def learn(
+    recipe: Annotated[str, typer.Argument(help="A recipe file (it is executed), as recipes/pretraining/mae_cifar.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; out/learn/NAME by default.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of data packs.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a setting; repeatable.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="Minutes of training.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.")] = False,
+    quiet: Quiet = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed; the recipe's own by default.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train a recipe, or continue its interrupted run, and report what it reached."""
+    from vestige.app import learning
+
+    _common(quiet, seed or 0, device)
+    raise typer.Exit(learning.run(recipe, out, data, set_ or [], budget, device, seed, quiet, fresh))
+
+
+@app.command()
 def data(
     what: Annotated[str, typer.Argument(help="scenes, fractals, tamper, distort or info.")],
     source: Annotated[Path | None, typer.Argument(help="Input picture or data set, where one is needed.")] = None,
