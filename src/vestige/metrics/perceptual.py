@@ -33,33 +33,63 @@ def ms_ssim(original: Tensor, changed: Tensor, *, scales: int = 5) -> Tensor:
     """Multi-scale structural similarity of every picture, (N,) in [0, 1], 1 for equal pictures.
 
     Π_j cs_j^{w_j} · ssim_M^{w_M}: contrast and structure cs_j at every scale j (each half the size of the one before,
-    11×11 Gaussian windows of deviation 1.5), and at the coarsest, M, luminance too. With fewer than five scales the
-    first weights are used, rescaled to sum to 1; such figures compare only among themselves. Negative factors count
-    as 0. Raises UsageError for other shapes or sides too short for the scales (five need 176 pixels, three 44).
+    11×11 Gaussian windows of deviation 1.5 that lie inside the picture), and at the coarsest, M, luminance too. With
+    fewer than five scales the first weights are used, rescaled to sum to 1; such figures compare only among
+    themselves. Negative factors count as 0. Raises UsageError for other shapes or sides too short for the scales (five
+    need 176 pixels, three 44).
     Source: Z. Wang et al., Multi-scale structural similarity for image quality assessment, Asilomar 2003.
 
     >>> import torch
     >>> ms_ssim(torch.zeros(1, 3, 48, 48), torch.zeros(1, 3, 48, 48), scales=3).tolist()
     [1.0]
     """
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
+    import torch
+    from torch.nn import functional as F
 
     _check(original, changed)
     if not 1 <= scales <= len(SCALE_WEIGHTS):
         raise UsageError(f"Multi-scale similarity has 1 to {len(SCALE_WEIGHTS)} scales; got {scales}.")
-    side = min(original.shape[2:])
-    needed = [max(11 * 2 ** (s - 1), 11 * max(1, s - 1) ** 2) for s in range(1, len(SCALE_WEIGHTS) + 1)]
-    if side < needed[scales - 1]:
-        fitting = sum(side >= n for n in needed)
+    side, needed = min(original.shape[2:]), 11 * 2 ** (scales - 1)
+    if side < needed:
+        fitting = max((side // 11).bit_length(), 0)
         advice = f"use scales={fitting}" if fitting else "use larger pictures"
         raise UsageError(
-            f"Similarity at {scales} scales needs sides of at least {needed[scales - 1]} pixels, got {side}; {advice}."
+            f"Similarity at {scales} scales needs sides of at least {needed} pixels, got {side}; {advice}."
         )
     weights = SCALE_WEIGHTS[:scales]
-    return multiscale_structural_similarity_index_measure(
-        changed, original, reduction="none", data_range=1.0, betas=tuple(w / sum(weights) for w in weights),
-        normalize="relu",
-    )  # fmt: skip
+    x, y = original, changed
+    value = original.new_ones(len(original))
+    for index, weight in enumerate(weights):
+        if index:
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+        luminance, structure = _local_similarity(x, y)
+        last = index == scales - 1
+        factor = (luminance * structure if last else structure).mean((1, 2, 3))
+        # x^w has no finite slope at 0, so factors at or below it are cut off from the gradient.
+        value = value * torch.where(factor > 0, factor.clamp_min(1e-12) ** (weight / sum(weights)), 0.0)
+    return value
+
+
+def _local_similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance and contrast-structure of every window that lies inside the pictures, N×C×(H−10)×(W−10) each."""
+    import torch
+    from torch.nn import functional as F
+
+    offsets = torch.arange(-5, 6, device=x.device, dtype=x.dtype)
+    kernel = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    kernel = kernel / kernel.sum()
+    channels = x.shape[1]
+    rows, columns = (
+        kernel.view(1, 1, 11, 1).repeat(channels, 1, 1, 1),
+        kernel.view(1, 1, 1, 11).repeat(channels, 1, 1, 1),
+    )
+    stacked = torch.cat([x, y, x * x, y * y, x * y])
+    smooth = F.conv2d(F.conv2d(stacked, rows, groups=channels), columns, groups=channels)
+    mean_x, mean_y, xx, yy, xy = smooth.chunk(5)
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x**2 + yy - mean_y**2 + c2)
+    return luminance, structure
 
 
 def perceptual_distance(
