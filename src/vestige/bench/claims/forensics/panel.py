@@ -17,7 +17,7 @@ from vestige.data.tampering import OPERATIONS
 Judged = tuple[Record, list[Finding], Verdict]
 
 #: How many test photographs are also processed, and tampered with.
-PROCESSED, EDITED = 120, 80
+PROCESSED, EDITED = 80, 60
 
 
 @lru_cache(maxsize=1)
