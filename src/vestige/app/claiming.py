@@ -57,6 +57,8 @@ def _print(slug: str, result: ClaimResult) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width to fit
     verdict = "holds" if result.holds else "DOES NOT HOLD"
     console.print(f"{slug}: {result.text}: {verdict} ({result.seconds:.0f} s)", markup=False, highlight=False)
     if result.table:

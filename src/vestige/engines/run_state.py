@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vestige.core import errors
 from vestige.core.errors import InputError, UsageError, VestigeError
 from vestige.core.files import write_atomic
 from vestige.engines.run_log import Meter
@@ -25,7 +26,7 @@ _FORMAT = 1
 _OUTPUTS = ("config.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json", "loss.png")
 
 
-class Interrupted(VestigeError):  # noqa: N818  (not a fault: the run can go on)
+class Interrupted(errors.Interrupted):  # noqa: N818  (not a fault: the run can go on)
     """A signal stopped the run after it had saved itself; the exit code is the shell's, 128 + signal."""
 
     def __init__(self, number: int, step: int, steps: int, out: Path) -> None:
