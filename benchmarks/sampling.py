@@ -3,9 +3,9 @@
     python benchmarks/sampling.py [--folder PIPELINE] [--steps 20] [--batch 4] [--rounds 7] [--threads 1] [--out FILE]
 
 Without a folder a pipeline of the recipe's size with random weights is written first. Both sides load that folder,
-start from the same noise and give the same pictures (checked); their timed calls take turns, and the median is reported.
-Peak memory is measured in a process of its own for each side. A second part compares the first-hitting sampler of masked
-token models with ancestral sampling, with and without caching, on independent Zipf tokens.
+start from the same noise and give the same pictures (checked); their timed calls take turns, and the median is
+reported. Peak memory is measured in a process of its own for each side. A second part compares the first-hitting
+sampler of masked token models with ancestral sampling, with and without caching, on independent Zipf tokens.
 """
 
 from __future__ import annotations
@@ -148,13 +148,14 @@ class ZipfModel:
 def compare_token_samplers(length: int = 128, words: int = 1024) -> list[dict[str, Any]]:
     """Seconds, calls and draws for one sequence."""
     model = ZipfModel(words)
-    rows = []
-    for label, options in (
+    rows: list[dict[str, Any]] = []
+    choices: list[tuple[str, dict[str, Any]]] = [
         ("first-hitting", {"sampler": "first_hitting"}),
         ("ancestral, cached", {"sampler": "ancestral", "steps": 8 * length}),
         ("ancestral", {"sampler": "ancestral", "steps": 8 * length, "cached": False}),
-    ):
-        system = FirstHitting(model, length, words, **options)  # type: ignore[arg-type]
+    ]
+    for label, options in choices:
+        system = FirstHitting(model, length, words, **options)
         begun = time.perf_counter()
         drawn = system.draw(1)
         seconds = time.perf_counter() - begun

@@ -26,7 +26,7 @@ _FORMAT = 1
 _OUTPUTS = ("config.json", "log.jsonl", "checkpoint.pt", "model.safetensors", "metrics.json", "loss.png")
 
 
-class Interrupted(errors.Interrupted):  # noqa: N818  (not a fault: the run can go on)
+class Interrupted(errors.Interrupted):
     """A signal stopped the run after it had saved itself; the exit code is the shell's, 128 + signal."""
 
     def __init__(self, number: int, step: int, steps: int, out: Path) -> None:
