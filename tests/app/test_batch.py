@@ -39,9 +39,9 @@ def test_files_are_found_by_content_or_ending_and_sorted(folder, tmp_path):
     names = [p.name for p in collect([folder])]
     assert names == [*(f"{i}.jpg" for i in range(8)), "broken.png"]
     assert collect([folder / "*.jpg", folder / "0.jpg"]) == [folder / f"{i}.jpg" for i in range(8)]
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(InputError, match="No pictures"):
-        empty = tmp_path / "empty"
-        empty.mkdir()
         collect([empty])
 
 

@@ -41,7 +41,10 @@ def photo_file(tmp_path, photo):
 
 
 def test_help_is_instant_and_loads_nothing_heavy():
-    code = "import sys; from vestige.app import cli; heavy = {'numpy', 'cv2', 'torch', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+    code = (
+        "import sys; from vestige.app import cli; "
+        "heavy = {'numpy', 'cv2', 'torch', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     done = subprocess.run([sys.executable, "-m", "vestige", "--help"], capture_output=True, text=True, check=True)
     for command in ("find", "mark", "read", "erase", "restore", "systems", "claims", "data", "version"):
@@ -119,7 +122,8 @@ def test_find_writes_reports_and_says_what_it_found(run, tmp_path, photo_file):
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("parameters", "a castle\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x384, Model: toy")
+    settings = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x384, Model: toy"
+    info.add_text("parameters", f"a castle\n{settings}")
     image.save(tagged, pnginfo=info)
     code, out, _ = run("find", tagged, "--json")
     assert code == 0

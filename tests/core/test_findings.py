@@ -37,7 +37,10 @@ def test_findings_survive_json():
     map = np.zeros((4, 6), np.float32)
     original = Findings(
         "x.png", "0" * 64, "PNG", 6, 4,
-        (finding("a", 1.0, map=map, map_caption="where", flagged=True), Finding.not_applicable("b", "edit", "too small")),
+        (
+            finding("a", 1.0, map=map, map_caption="where", flagged=True),
+            Finding.not_applicable("b", "edit", "too small"),
+        ),
         Verdict("traces found", 0.9, ("One.", "Two."), ("edit",)),
     )  # fmt: skip
     value = original.to_dict()

@@ -92,4 +92,7 @@ def test_random_bytes_after_a_signature_are_refused():
             try:
                 decode(head + rng.bytes(200))
             except InputError as error:
-                assert "damaged" in str(error) or "not a picture" in str(error) or "megapixels" in str(error)
+                said = str(error)
+            else:
+                said = "damaged"  # a reader may make a picture of anything
+            assert "damaged" in said or "not a picture" in said or "megapixels" in said

@@ -76,7 +76,8 @@ def test_sixteen_bit_grey_is_read_as_grey():
 def test_every_mode_becomes_rgb(picture, mode):
     if mode == "LAB":
         lab = ImageCms.createProfile("LAB")
-        image = ImageCms.profileToProfile(Image.fromarray(picture), ImageCms.createProfile("sRGB"), lab, outputMode="LAB")
+        srgb = ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(Image.fromarray(picture), srgb, lab, outputMode="LAB")
         data = saved(image, "TIFF")
     else:
         image = Image.fromarray(picture).convert("L").convert("LA") if mode == "LA" else Image.fromarray(picture)
