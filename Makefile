@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
-.PHONY: run test lint docs examples clean browser
+# Two test workers on two cores: one computing thread each.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test test-slow lint docs clean browser
 
 run: $(STAMP)
 	$(BIN)/python examples/make_examples.py out/examples
@@ -13,7 +16,11 @@ run: $(STAMP)
 	@echo "Open out/report/report.html in a browser."
 
 test: $(STAMP) lint browser
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal tests
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" tests
+
+# Small trainings: the learned engines end to end.
+test-slow: $(STAMP)
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -m slow tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

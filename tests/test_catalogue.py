@@ -81,7 +81,8 @@ def test_a_built_system_loads_and_is_documented(entry):
     assert inspect.isclass(cls)
     assert cls.__doc__
     assert len(cls.__doc__.split()) > 8
-    for parameter in inspect.signature(cls).parameters.values():
+    wraps_a_model = {"learn", "generate", "measure", "attack"} & set(entry.roles)
+    for parameter in () if wraps_a_model else inspect.signature(cls).parameters.values():
         assert parameter.default is not inspect.Parameter.empty, f"{entry.slug}: {parameter} has no default"
     if entry.roles != ("measure",):
         assert getattr(cls, "slug", entry.slug) == entry.slug

@@ -9,6 +9,7 @@ SYSTEMS = (
         ("learn", "generate"),
         title="Unified Auto-Encoding with Masked Diffusion",
         venue="arXiv 2024 (2406.17688)",
+        target="vestige.generation.umd:UMD",
     ),
     System(
         "diti",
@@ -30,6 +31,7 @@ SYSTEMS = (
         ("generate", "measure"),
         title="Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling",
         venue="ICLR 2025 (2409.02908)",
+        target="vestige.generation.first_hitting:FirstHitting",
     ),
     System(
         "maskunet",
@@ -37,6 +39,7 @@ SYSTEMS = (
         ("generate", "learn"),
         title="Not All Parameters Matter: Masking Diffusion Models for Enhancing Generation Ability",
         venue="CVPR 2025 (2505.03097)",
+        target="vestige.generation.maskunet:MaskUNet",
     ),
     System(
         "infedit",
@@ -44,6 +47,7 @@ SYSTEMS = (
         ("generate",),
         title="Inversion-Free Image Editing with Natural Language",
         venue="CVPR 2024 (2312.04965)",
+        target="vestige.generation.infedit:InfEdit",
     ),
     System(
         "ilm",

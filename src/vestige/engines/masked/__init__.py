@@ -1,0 +1,1 @@
+"""Masked modelling: choose what the encoder sees, predict something about the rest, compare."""
