@@ -28,6 +28,7 @@ from vestige.core.files import read_json, write_atomic, write_json
 from vestige.core.findings import Findings
 from vestige.core.image_io import DEFAULT_LIMITS, SUFFIXES, Limits, decode, encode
 from vestige.core.progress import track
+from vestige.core.runtime import one_thread
 from vestige.core.sniff import is_image
 
 #: Longest side of the maps and previews kept for the report.
@@ -156,10 +157,8 @@ def load_item(folder: Path, name: str) -> ReportItem:
 
 
 def _start_worker() -> None:
-    import cv2
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    cv2.setNumThreads(1)
+    one_thread()
 
 
 def _work(path: Path, folder: Path, options: FindOptions) -> str | None:

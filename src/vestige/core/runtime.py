@@ -54,6 +54,20 @@ def device(name: str = "auto") -> Any:
     return chosen
 
 
+def one_thread() -> None:
+    """Let this process compute on one thread: workers that each take every core slow each other down."""
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # for libraries that are loaded later
+    import numpy.linalg  # noqa: F401 - loads the linear algebra library that is limited next
+    import scipy.linalg  # noqa: F401
+
+    threadpool_limits(1)
+    cv2.setNumThreads(1)
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of vestige and the packages results depend on."""
     names = packages or ("vestige", "numpy", "scipy", "pillow", "opencv-python-headless", "torch")
