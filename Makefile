@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 # Two test workers on two cores: one computing thread each.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-slow lint docs clean browser
+.PHONY: run test lint docs clean browser
 
 run: $(STAMP)
 	$(BIN)/python examples/make_examples.py out/examples
@@ -16,11 +16,7 @@ run: $(STAMP)
 	@echo "Open out/report/report.html in a browser."
 
 test: $(STAMP) lint browser
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -m "not slow" tests
-
-# Small trainings: the learned engines end to end.
-test-slow: $(STAMP)
-	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal -m slow tests
+	$(BIN)/pytest -n $(PYTEST_WORKERS) --dist worksteal tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,15 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-#: Test files that train networks: run by `make test-slow`, and by CI after `make test`.
-SLOW = ("engines/test_train", "engines/test_masked", "engines/test_diffusion", "generation/", "pretraining/test_masked")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(f"tests/{part}" in item.path.as_posix() for part in SLOW) or item.path.name == "test_learn.py":
-            item.add_marker(pytest.mark.slow)
-
 
 @pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
