@@ -9,6 +9,7 @@ SYSTEMS = (
         ("learn",),
         title="ColorMAE: Exploring data-independent masking strategies in Masked AutoEncoders",
         venue="ECCV 2024",
+        target="vestige.pretraining.color_mae:ColorMAE",
     ),
     System(
         "dmjd",
@@ -16,6 +17,7 @@ SYSTEMS = (
         ("learn",),
         title="Disjoint Masking with Joint Distillation for Efficient Masked Image Modeling",
         venue="arXiv 2022 (IEEE TMM)",
+        target="vestige.pretraining.dmjd:DMJD",
     ),
     System(
         "lut",
@@ -23,6 +25,7 @@ SYSTEMS = (
         ("learn",),
         title="Learning with Unmasked Tokens Drives Stronger Vision Learners",
         venue="ECCV 2024",
+        target="vestige.pretraining.lut:LUT",
     ),
     System(
         "mask_align",
@@ -44,6 +47,7 @@ SYSTEMS = (
         ("learn",),
         title="DropPos: Pre-Training Vision Transformers by Reconstructing Dropped Positions",
         venue="NeurIPS 2023",
+        target="vestige.pretraining.droppos:DropPos",
     ),
     System(
         "mp3",
@@ -51,6 +55,7 @@ SYSTEMS = (
         ("learn",),
         title="Position Prediction as an Effective Pretraining Strategy",
         venue="ICML 2022",
+        target="vestige.pretraining.mp3:MP3",
     ),
     System(
         "mfm_seg",
@@ -121,5 +126,14 @@ SYSTEMS = (
         ("find", "measure"),
         title="LAION-5B: An open large-scale dataset for training next generation image-text models",
         venue="NeurIPS 2022 Datasets and Benchmarks",
+    ),
+    System(
+        "mae",
+        "masked autoencoder, the reference of masked modelling",
+        ("learn",),
+        title="Masked Autoencoders Are Scalable Vision Learners",
+        venue="CVPR 2022",
+        target="vestige.pretraining.mae:MAE",
+        kind="baseline",
     ),
 )
