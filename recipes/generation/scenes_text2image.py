@@ -5,7 +5,9 @@ The UNet and the text encoder are trained together with v-prediction on the cosi
 the captions are dropped for classifier-free guidance. A classifier trained on real renders alone judges the result.
 
 Options: space "pixel" or "latent" (an autoencoder halving the sides is trained first); widths of the UNet, a name of
-`vestige.nn.unet.SIZES` or numbers such as "32-96-160"; scenes to render; size in pixels; objects in a scene; judge, the
+`vestige.nn.unet.SIZES` or numbers such as "32-96-160"; scenes to render; size in pixels; objects in a scene and their
+sizes, such as "medium,large" (at 32 px a small object has ten pixels, too few to tell some classes apart, and a medium
+one takes several times the training); init, the ``model.safetensors`` of an earlier run to start from; judge, the
 weights of a `FeatureNet` with the heads "object" and "style" instead of one trained here in ``judge_steps`` updates;
 samples to judge, in sample_steps at this guidance.
 """
@@ -32,7 +34,7 @@ from vestige.engines.diffusion.losses import diffusion_loss
 from vestige.engines.diffusion.pipeline import TextToImage, save_pipeline
 from vestige.engines.diffusion.schedules import cosine
 from vestige.engines.recipe import Job, Recipe, RecipeContext
-from vestige.engines.train import TrainConfig, Trainer
+from vestige.engines.train import TrainConfig, Trainer, load_trained
 from vestige.metrics.distribution import frechet_distance
 from vestige.nn.features import FeatureNet, extract_features, load_feature_net, save_feature_net
 from vestige.nn.text import build_tokenizer, text_encoder, token_ids
@@ -40,13 +42,12 @@ from vestige.nn.unet import SIZES, text_unet
 from vestige.nn.vae import fit_scaling, identity_vae, small_vae, vae_loss
 
 OPTIONS: dict[str, Any] = {
-    "space": "pixel", "widths": "cpu", "scenes": 30_000, "size": 32, "objects": 1, "vae_steps": 2500,
+    "space": "pixel", "widths": "cpu", "scenes": 40_000, "size": 32, "objects": 1, "sizes": "large", "init": "",
+    "vae_steps": 2500,
     "judge": "", "judge_steps": 1500, "samples": 1000, "guidance": 3.0, "sample_steps": 25,
 }  # fmt: skip
 HELD_OUT = 2000
 CHUNK = 250
-#: Objects are drawn at these sizes: a small one has ten pixels at 32 px, too few to tell some classes apart.
-OBJECT_SIZES = ("medium", "large")
 
 
 class Scenes(NamedTuple):
@@ -66,14 +67,21 @@ class Scenes(NamedTuple):
 def build(ctx: RecipeContext) -> Job:
     """Data, model, step and evaluation."""
     o = ctx.options
-    everything = rendered(int(o["scenes"]) + HELD_OUT, int(o["size"]), int(o["objects"]), ctx.seed, Path(ctx.out))
+    sizes = tuple(str(o["sizes"]).split(","))
+    everything = rendered(
+        int(o["scenes"]) + HELD_OUT, int(o["size"]), int(o["objects"]), ctx.seed, Path(ctx.out), sizes
+    )
     train, held = everything.part(HELD_OUT), everything.part(0, HELD_OUT)
     tokenizer = build_tokenizer(everything.captions, 24 if int(o["objects"]) == 1 else 32)
     vae = identity_vae() if o["space"] == "pixel" else trained_vae(train.images, o, ctx)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     widths = SIZES[o["widths"]] if o["widths"] in SIZES else [int(w) for w in str(o["widths"]).split("-")]
-    unet = text_unet(int(o["size"]) // factor, vae.config.latent_channels, widths[factor // 2 :], 128, attention_size=8)
+    widths = widths[factor // 2 :]
+    head = min(32, *widths)  # the backward pass of narrow heads costs more than that of a convolution
+    unet = text_unet(int(o["size"]) // factor, vae.config.latent_channels, widths, 128, attention_size=8, head=head)
     model = TextToImage(unet, vae, text_encoder(tokenizer), tokenizer, cosine(), "v")
+    if o["init"]:
+        load_trained(str(o["init"]), model)
     ids, held_ids = token_ids(tokenizer, train.captions), token_ids(tokenizer, held.captions)
     pictures = torch.from_numpy(train.images)
     # Mirroring keeps every caption true; latents of both forms are made once, because encoding costs as much as a step.
@@ -129,16 +137,16 @@ def latents_of(model: TextToImage, pictures: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.encode(part.float() / 255).half() for part in pictures.split(256)])
 
 
-def rendered(count: int, size: int, objects: int, seed: int, out: Path) -> Scenes:
+def rendered(count: int, size: int, objects: int, seed: int, out: Path, sizes: tuple[str, ...] = ("large",)) -> Scenes:
     """The scenes of this run, from ``out`` where they were rendered before; chunks take the object sizes in turn."""
-    path = out / f"scenes-{count}-{size}-{objects}-{seed}.npz"
+    path = out / f"scenes-{count}-{size}-{objects}-{'-'.join(sizes)}-{seed}.npz"
     if not path.is_file():
         workers = os.cpu_count() or 1
         with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
             jobs = [
                 pool.submit(
                     render_pack, min(CHUNK, count - first), size, seed, first=first,
-                    n_objects=objects, object_size=OBJECT_SIZES[first // CHUNK % len(OBJECT_SIZES)],
+                    n_objects=objects, object_size=sizes[first // CHUNK % len(sizes)],
                 )
                 for first in range(0, count, CHUNK)
             ]  # fmt: skip

@@ -167,6 +167,8 @@ class Trainer:
         from lightning_fabric import Fabric  # takes seconds to import, and settings and recipes do without it
 
         c = self.config
+        if self.device.type == "cpu":
+            runtime.keep_freed_memory()
         bf16 = c.precision == "bf16" or (
             c.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vestige.core.errors import UsageError
+from vestige.nn.linear import Linear, linear
 from vestige.nn.positions import rotate
 
 ALL = slice(None)
@@ -57,8 +58,8 @@ class Attention(nn.Module):
         if heads < 1 or width % heads:
             raise UsageError(f"A width of {width} cannot be shared by {heads} heads.")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = Linear(width, width)
 
     def _project(
         self, x: Tensor, queries: slice, context: slice, qkv: Tensor | None = None
@@ -72,8 +73,8 @@ class Attention(nn.Module):
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
             halves = (None, None) if bias is None else (bias[:width], bias[width:])
-            q = F.linear(x[:, queries], weight[:width], halves[0]).unflatten(-1, (self.heads, -1))
-            k, v = F.linear(x[:, context], weight[width:], halves[1]).unflatten(-1, (2, self.heads, -1)).unbind(2)
+            q = linear(x[:, queries], weight[:width], halves[0]).unflatten(-1, (self.heads, -1))
+            k, v = linear(x[:, context], weight[width:], halves[1]).unflatten(-1, (2, self.heads, -1)).unbind(2)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(
@@ -107,8 +108,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))

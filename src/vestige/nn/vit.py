@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vestige.core.errors import UsageError
 from vestige.nn.blocks import ALL, Block, take
+from vestige.nn.linear import Linear
 from vestige.nn.positions import RelativeBias, Rotary, sincos_2d
 
 POSITIONS = ("sincos", "learned", "relative", "rotary", "none")
@@ -120,7 +121,7 @@ class ViT(nn.Module):
         self.extra = int(config.class_token)
         self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
-        self.embed = nn.Linear(3 * config.patch_size**2, config.width)
+        self.embed = Linear(3 * config.patch_size**2, config.width)
         if config.class_token:
             self.class_token = nn.Parameter(torch.empty(1, 1, config.width).normal_(std=0.02))
         if config.positions == "learned":
@@ -253,14 +254,14 @@ class MaskedDecoder(nn.Module):
         super().__init__()
         self.config = config = config or DecoderConfig()
         self.extra = int(encoder.class_token)
-        self.embed = nn.Linear(encoder.width, config.width)
+        self.embed = Linear(encoder.width, config.width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.width).normal_(std=0.02))
         self.register_buffer("positions", sincos_2d(*encoder.grid, config.width), persistent=False)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.mlp_ratio, eps=config.eps) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=config.eps)
-        self.head = nn.Linear(config.width, out)
+        self.head = Linear(config.width, out)
         initialise(self)
 
     def forward(self, tokens: Tensor, ids_keep: Tensor, ids_masked: Tensor) -> Tensor:
@@ -293,12 +294,12 @@ class TokenDecoder(nn.Module):
         super().__init__()
         self.config = config = config or DecoderConfig()
         self.extra = int(encoder.class_token)
-        self.embed = nn.Linear(encoder.width, config.width)
+        self.embed = Linear(encoder.width, config.width)
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads, config.mlp_ratio, eps=config.eps) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=config.eps)
-        self.head = nn.Linear(config.width, out)
+        self.head = Linear(config.width, out)
         initialise(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
