@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -76,27 +77,53 @@ def knn_accuracy(
     return right / len(queries)
 
 
-def linear_probe(
-    train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, decays: tuple[float, ...] = DECAYS,
-    iterations: int = 100, seed: int = 0,
-) -> float:  # fmt: skip
-    """Test accuracy of multinomial logistic regression on standardised features.
+@dataclass(frozen=True)
+class LinearClassifier:
+    """softmax(W (x - mean) / (spread + 1e-6) + b); see `fit_linear`."""
+
+    mean: Tensor
+    spread: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Features ...×D -> ...×classes."""
+        return ((x - self.mean) / (self.spread + 1e-6)) @ self.weight.T + self.bias
+
+    def accuracy(self, x: Tensor, truth: Tensor) -> float:
+        return float((self.logits(x).argmax(-1) == truth).float().mean())
+
+
+def fit_linear(
+    train: Tensor, labels: Tensor, classes: int, *, decays: tuple[float, ...] = DECAYS, iterations: int = 100,
+    seed: int = 0,
+) -> LinearClassifier:  # fmt: skip
+    """Multinomial logistic regression on standardised features.
 
     Full-batch L-BFGS of mean cross-entropy + decay/2·‖W‖² from zero; the decay is the best of ``decays`` on a held-out
     tenth of the training features, then the classifier is fitted to all of them.
     """
     order = torch.from_numpy(rng(seed, "linear probe").permutation(len(train)))
     held, rest = order[: len(order) // 10], order[len(order) // 10 :]
-    classes = int(max(labels.max(), truth.max())) + 1
+
+    def fit(x: Tensor, y: Tensor, decay: float) -> LinearClassifier:
+        spread, mean = torch.std_mean(x, 0)
+        return LinearClassifier(mean, spread, *_logistic(standardise(x)[0], y, classes, decay, iterations))
+
     if len(decays) > 1 and len(held):
-        fit_x, held_x = standardise(train[rest], train[held])
+        tried = {d: fit(train[rest], labels[rest], d).accuracy(train[held], labels[held]) for d in decays}
+        decays = (max(tried, key=lambda d: tried[d]),)
+    return fit(train, labels, decays[0])
 
-        def score(decay: float) -> float:
-            return _accuracy(_logistic(fit_x, labels[rest], classes, decay, iterations), held_x, labels[held])
 
-        decays = (max(decays, key=score),)
-    x, test_x = standardise(train, test)
-    return _accuracy(_logistic(x, labels, classes, decays[0], iterations), test_x, truth)
+def linear_probe(
+    train: Tensor, labels: Tensor, test: Tensor, truth: Tensor, *, decays: tuple[float, ...] = DECAYS,
+    iterations: int = 100, seed: int = 0,
+) -> float:  # fmt: skip
+    """Test accuracy of `fit_linear`."""
+    classes = int(max(labels.max(), truth.max())) + 1
+    fitted = fit_linear(train, labels, classes, decays=decays, iterations=iterations, seed=seed)
+    return fitted.accuracy(test, truth)
 
 
 def _logistic(x: Tensor, labels: Tensor, classes: int, decay: float, iterations: int) -> tuple[Tensor, Tensor]:
@@ -113,10 +140,6 @@ def _logistic(x: Tensor, labels: Tensor, classes: int, decay: float, iterations:
     with torch.enable_grad():
         optimizer.step(closure)
     return weight.detach(), bias.detach()
-
-
-def _accuracy(classifier: tuple[Tensor, Tensor], x: Tensor, truth: Tensor) -> float:
-    return float(((x @ classifier[0].T + classifier[1]).argmax(1) == truth).float().mean())
 
 
 def probe(encoder: Any, train: Pack, test: Pack, *, k: int = 20, seed: int = 0, **options: Any) -> dict[str, float]:
