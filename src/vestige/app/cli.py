@@ -273,6 +273,62 @@ def data(
     raise typer.Exit(making.run(what, source, out, n, size, operation, strength, seed, quiet))
 
 
+bench_app = typer.Typer(name="bench", help="Compare methods under one protocol.", no_args_is_help=True)
+app.add_typer(bench_app)
+
+
+@bench_app.command("watermark")
+def bench_watermark(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures or folders; the test photographs of the data packs by default."),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option("--methods", help="Markers with options, as dwt_dct_svd:strength=20,...; 'all' takes every one."),
+    ] = "all",
+    attacks: Annotated[
+        str, typer.Option("--attacks", help="Suites and attacks, as signal,jpeg:50,resize:0.5+jpeg:70.")
+    ] = "classic,collusion,forgery,regeneration,editing",
+    strengths: Annotated[str, typer.Option("--strengths", help="quick or full ladder of every attack.")] = "quick",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Use only so many pictures.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of table, figures and page.")] = Path(
+        "out/bench/watermark"
+    ),
+    results: Results = None,
+    bits: Annotated[int, typer.Option("--bits", min=1, help="Payload bits.")] = 32,
+    nulls: Annotated[int, typer.Option("--nulls", min=1, help="Keys that each unmarked picture is read with.")] = 4,
+    side: Annotated[
+        int, typer.Option("--side", min=0, help="Longest side of the pictures; 0 keeps their size.")
+    ] = 1024,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="Diffusers folder for regeneration and editing.")
+    ] = None,
+    autoencoder: Annotated[Path | None, typer.Option("--autoencoder", help="AutoencoderKL or -Tiny folder.")] = None,
+    captioner: Annotated[Path | None, typer.Option("--captioner", help="Image-to-text folder of transformers.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every cell again.")] = False,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+) -> None:
+    """Marks against attacks: detection at fixed false-positive rates, bits, quality and time. Runs can be resumed."""
+    from vestige.app import benching
+    from vestige.bench.watermark_cells import Settings
+
+    _common(quiet, seed, "auto")
+    folders = {
+        name: "" if path is None else str(path)
+        for name, path in (("model", model), ("autoencoder", autoencoder), ("captioner", captioner))
+    }
+    settings = Settings(bits=bits, nulls=nulls, side=side, seed=seed, **folders)
+    raise typer.Exit(
+        benching.watermark(
+            paths or [], methods=methods, attacks=attacks, strengths=strengths, limit=limit, out=out, results=results,
+            settings=settings, jobs=jobs, fresh=fresh, quiet=quiet,
+        )
+    )  # fmt: skip
+
+
 @app.command()
 def version(json_: Json = False) -> None:
     """Print the version of vestige and of what it stands on."""

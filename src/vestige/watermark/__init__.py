@@ -23,6 +23,7 @@ SYSTEMS = (
         ("attack", "measure"),
         title="Robustness of AI-Image Detectors: Fundamental Limits and Practical Attacks",
         venue="ICLR 2024 (arXiv 2310.00076)",
+        target="vestige.watermark.robust_limits:RobustLimits",
     ),
     System(
         "vine",
@@ -51,6 +52,7 @@ SYSTEMS = (
         ("attack",),
         title="Image Watermarks Are Removable Using Controllable Regeneration from Clean Noise",
         venue="ICLR 2025 (arXiv 2410.05470)",
+        target="vestige.watermark.ctrlregen:CtrlRegen",
     ),
     System(
         "visual_paraphrase",
@@ -58,6 +60,7 @@ SYSTEMS = (
         ("attack", "measure"),
         title="The Brittleness of AI-Generated Image Watermarking Techniques: Examining Their Robustness Against Visual Paraphrasing Attacks",
         venue="arXiv 2408.10446, 2024",
+        target="vestige.watermark.visual_paraphrase:VisualParaphrase",
     ),
     System(
         "wouaf",
@@ -100,6 +103,7 @@ SYSTEMS = (
         ("attack", "erase"),
         title="Destruction of Image Steganography using Generative Adversarial Networks",
         venue="arXiv 1912.10070, 2019",
+        target="vestige.watermark.ddsp:DDSP",
     ),
     System(
         "dwt_dct_svd",

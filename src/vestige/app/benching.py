@@ -1,0 +1,86 @@
+"""``vestige bench``: methods compared under one protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from vestige.app.batch import collect, default_jobs
+from vestige.bench.corpus import photographs
+from vestige.bench.store import results_root
+from vestige.bench.watermark import Source, prepare, run
+from vestige.bench.watermark_cells import Settings
+from vestige.bench.watermark_methods import methods as read_methods
+from vestige.bench.watermark_page import figures, page
+from vestige.bench.watermark_table import by_family, cell_text, rows, to_csv, to_markdown
+from vestige.core.errors import OK, PARTIAL, Interrupted, UsageError
+from vestige.core.files import write_atomic
+from vestige.core.image_io import read_bytes
+from vestige.data.packs import find_data_root
+from vestige.watermark.attacks import trials
+
+
+def watermark(
+    paths: Sequence[Path], *, methods: str, attacks: str, strengths: str, limit: int, out: Path, results: Path | None,
+    settings: Settings, jobs: int, fresh: bool, quiet: bool,
+) -> int:  # fmt: skip
+    """Run the watermark benchmark and write its table, figures and page to ``out``.
+
+    Without paths the test photographs of the data packs are used. Returns PARTIAL when pictures or methods had to be
+    left out. Raises UsageError for unknown names and InputError when no picture can be read; Interrupted on Ctrl-C.
+    """
+    chosen, plan = read_methods(methods), trials(attacks, strengths)
+    records = results_root(results) / "bench" / "watermark"
+    grid, problems = prepare(_sources(paths), settings, out / "work", records, limit)
+    for problem in problems:
+        print(f"vestige: {problem}", file=sys.stderr)
+    try:
+        found, failed = run(grid, chosen, plan, jobs=jobs or default_jobs(), fresh=fresh)
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted; finished cells are kept, and the same command goes on with the rest.") from None
+    for problem in failed:
+        print(f"vestige: {problem}", file=sys.stderr)
+    table = rows(found)
+    about = [
+        f"{len(grid.pictures)} pictures, {settings.bits} payload bits, seed {settings.seed}, {len(plan)} attacks. "
+        f"Thresholds come from unmarked pictures put through the same attack, read with {settings.nulls} keys each.",
+        f"Pictures with a longer side of more than {settings.side} pixels were reduced to that before marking."
+        if settings.side
+        else "Pictures were marked at their full size.",
+    ]
+    images = figures(table)
+    write_atomic(out / "table.csv", to_csv(table))
+    write_atomic(out / "table.md", to_markdown(table, about))
+    for name, data in images.items():
+        write_atomic(out / name, data)
+    write_atomic(out / "index.html", page(table, images, about))
+    if not quiet:
+        _print(table)
+        print(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
+    return PARTIAL if problems or failed else OK
+
+
+def _sources(paths: Sequence[Path]) -> list[Source]:
+    if paths:
+        return [(str(path), partial(read_bytes, path)) for path in collect(paths)]
+    root = find_data_root()
+    if root is None:
+        raise UsageError("Give pictures or a folder of them, or set VESTIGE_DATA to a folder of data packs.")
+    return [(name, partial(bytes, data)) for name, data in photographs(root, "test", packs=("scenery",))]
+
+
+def _print(table: Sequence[dict[str, object]]) -> None:
+    """Means by method and family of attacks."""
+    from rich.console import Console
+    from rich.table import Table
+
+    means = {column: by_family(table, column) for column in ("tpr@1e-2", "bit accuracy", "read")}
+    drawn = Table(box=None, header_style="bold", title="Mean over the attacks of a family", title_justify="left")
+    for name in ("method", "family", *means):
+        drawn.add_column(name)
+    for method, family in means["tpr@1e-2"]:
+        drawn.add_row(method, family, *(cell_text(m.get((method, family))) for m in means.values()))
+    console = Console()
+    (console if console.is_terminal else Console(width=140)).print(drawn)
