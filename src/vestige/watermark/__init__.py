@@ -96,6 +96,7 @@ SYSTEMS = (
         ("attack", "measure"),
         title="Adversarial Watermarking for Face Recognition",
         venue="2024 (arXiv 2409.16056)",
+        target="vestige.watermark.face_adv_watermark:FaceAdvWatermark",
     ),
     System(
         "ddsp",

@@ -1,0 +1,1 @@
+"""Learned image marks: what an embedder and its reader share, whatever their networks are."""
