@@ -27,7 +27,7 @@ class System:
 
     kind: "paper" for the 142 published systems, "baseline" for reference methods and classical examiners.
     target: dotted path ``module:attribute`` of the class, None while planned.
-    subject: what the system works on ("image", "dataset" or "model").
+    subject: what the system works on ("image", "text", "dataset" or "model").
     panel: part of the default panel of ``vestige find``.
     """
 

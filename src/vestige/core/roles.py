@@ -60,6 +60,17 @@ class Marker(Protocol):
 
 
 @runtime_checkable
+class TextMark(Protocol):
+    """Hides a keyed mark without payload in finished text and tests for it."""
+
+    slug: str
+
+    def mark_text(self, text: str, key: bytes) -> str: ...
+
+    def read_text(self, text: str, key: bytes) -> Reading: ...
+
+
+@runtime_checkable
 class Eraser(Protocol):
     """Removes something from images: returns the images and the bool mask N×1×H×W of what changed."""
 
