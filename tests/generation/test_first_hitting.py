@@ -18,6 +18,7 @@ from vestige.generation.first_hitting import (
     ancestral_law,
     audit,
     effective_temperature,
+    gridded_law,
     truncated_law,
 )
 
@@ -66,6 +67,22 @@ def test_truncated_law_equals_simulated_truncated_gumbel():
         truncated_law([0.5, 0.4])
 
 
+def test_gridded_law_equals_draws_from_uniform_numbers_on_a_grid():
+    p = np.array([0.9, 0.09, 0.008, 0.0015, 0.0005])
+    d = 2.0**-11
+    u = np.floor(np.random.default_rng(0).random((400_000, 5)) / d) * d
+    with np.errstate(divide="ignore"):
+        winners = (np.log(p) - np.log(-np.log(u))).argmax(1)
+    counts = np.bincount(winners, minlength=5)
+    wanted = gridded_law(p, 11)
+    assert np.abs(counts / len(u) - wanted).max() < 1e-3
+    assert counts[3:] / len(u) == pytest.approx(wanted[3:], rel=0.1)
+    assert counts[4] / len(u) > 1.3 * truncated_law(p, 11 * np.log(2))[4]  # the cut-off formula loses too many
+    assert np.allclose(gridded_law(p, 60), p)
+    with pytest.raises(UsageError, match="at least 1"):
+        gridded_law(p, 0)
+
+
 def test_draws_with_few_bits_starve_rare_outcomes():
     # float16 uniform numbers have 11 bits, which shows in thousands of draws what 24 bits show in billions.
     p = np.concatenate([np.full(100, 1e-4), [0.99]])
@@ -98,6 +115,7 @@ def test_fine_grids_lose_entropy_in_float32_only():
     assert entropy(p) > single[2]
     assert entropy(p) == pytest.approx(entropy(ancestral_law(p, 128, LARGEST_GUMBEL[torch.float64])), abs=1e-6)
     assert effective_temperature(ancestral_law(p, 512), p) < 1
+    assert single[2] < entropy(ancestral_law(p, 512, bits=24)) < entropy(p)
     with pytest.raises(UsageError, match="at least 1"):
         ancestral_law(p, 0)
 

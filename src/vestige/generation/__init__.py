@@ -105,4 +105,11 @@ SYSTEMS = (
         title="Foodfusion: A Novel Approach for Food Image Composition via Diffusion Models",
         venue="arXiv 2024 (2408.14135)",
     ),
+    System(
+        "scenes_text2image",
+        "text-to-image diffusion on scenes, the reference of the diffusion engine",
+        ("generate",),
+        target="vestige.engines.diffusion.pipeline:TextToImage",
+        kind="baseline",
+    ),
 )

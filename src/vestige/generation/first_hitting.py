@@ -83,9 +83,7 @@ def truncated_law(p: Any, largest: float = LARGEST_GUMBEL[torch.float32]) -> np.
     >>> bool(law[1] > 0.999 and abs(law.sum() - 1) < 1e-9)
     True
     """
-    p = np.asarray(p, np.float64)
-    if p.ndim != 1 or not len(p) or p.min() <= 0 or abs(p.sum() - 1) > 1e-6:
-        raise UsageError("A law must be one row of positive probabilities that add up to 1.")
+    p = _law(p)
     order = np.argsort(p, kind="stable")
     rising = p[order]
     tail = np.cumsum(rising[::-1])[::-1]
@@ -101,11 +99,35 @@ def truncated_law(p: Any, largest: float = LARGEST_GUMBEL[torch.float32]) -> np.
     return law
 
 
-def ancestral_law(p: Any, steps: int, largest: float = LARGEST_GUMBEL[torch.float32]) -> np.ndarray:
-    """The law of a token that the ancestral sampler draws on a grid of N steps with truncated Gumbel noise.
+def gridded_law(p: Any, bits: int = 24) -> np.ndarray:
+    """The law that Gumbel-max draws from when its uniform numbers are multiples of d = 2^-bits, as they are drawn.
+
+    -log u then is about d, 2d, 3d ... with probability d each where rare outcomes win, which gives
+        P'_k ∝ p_k r / (exp(r) - 1),    r = d / p_k,
+    where `truncated_law`, with noise cut off at the largest number that occurs, has about p_k exp(-r): numbers are
+    rounded to the grid, not lost. p: float64 (K,), positive and adding up to 1. Raises UsageError otherwise.
+
+    >>> p = [0.001, 0.999]
+    >>> bool(truncated_law(p, 10 * np.log(2))[0] < gridded_law(p, 10)[0] < 0.001)
+    True
+    """
+    p = _law(p)
+    if bits < 1:
+        raise UsageError(f"bits is {bits}; it must be at least 1.")
+    r = 2.0**-bits / p
+    with np.errstate(over="ignore"):
+        law = np.where(r > 0, p * r / np.expm1(np.maximum(r, 1e-300)), p)
+    return law / law.sum()
+
+
+def ancestral_law(
+    p: Any, steps: int, largest: float = LARGEST_GUMBEL[torch.float32], *, bits: int | None = None
+) -> np.ndarray:
+    """The law of a token that the ancestral sampler draws on a grid of N steps with Gumbel noise of few bits.
 
     At step i (N ... 1) the outcomes are the V tokens with p/i and "stay hidden" with 1 - 1/i; each such draw follows
-    `truncated_law`. The finer the grid, the rarer every token's outcome, and the more the rare ones lose.
+    `truncated_law`, or `gridded_law` when ``bits`` are given. The finer the grid, the rarer every token's outcome, and
+    the more the rare ones lose.
 
     >>> p = np.array([0.9999, 0.0001])
     >>> bool(ancestral_law(p, 64)[1] > ancestral_law(p, 2048)[1])
@@ -114,12 +136,16 @@ def ancestral_law(p: Any, steps: int, largest: float = LARGEST_GUMBEL[torch.floa
     p = np.asarray(p, np.float64)
     if steps < 1:
         raise UsageError(f"steps is {steps}; it must be at least 1.")
+
+    def draw(outcomes: np.ndarray) -> np.ndarray:
+        return truncated_law(outcomes, largest) if bits is None else gridded_law(outcomes, bits)
+
     law, hidden = np.zeros_like(p), 1.0
     for i in range(steps, 1, -1):
-        drawn = truncated_law(np.append(p / i, 1 - 1 / i), largest)
+        drawn = draw(np.append(p / i, 1 - 1 / i))
         law += hidden * drawn[:-1]
         hidden *= drawn[-1]
-    return law + hidden * truncated_law(p, largest)
+    return law + hidden * draw(p)
 
 
 def audit(tokens: torch.Tensor, law: np.ndarray | None = None) -> dict[str, float]:
@@ -154,6 +180,13 @@ def effective_temperature(counts: np.ndarray, law: np.ndarray) -> float:
         return float(top + np.log(np.exp(scaled - top).sum()) - (f * scaled).sum())
 
     return float(minimize_scalar(cost, bounds=(0.05, 5.0), method="bounded", options={"xatol": 1e-6}).x)
+
+
+def _law(p: Any) -> np.ndarray:
+    p = np.asarray(p, np.float64)
+    if p.ndim != 1 or not len(p) or p.min() <= 0 or abs(p.sum() - 1) > 1e-6:
+        raise UsageError("A law must be one row of positive probabilities that add up to 1.")
+    return p
 
 
 class MarkovModel:

@@ -42,15 +42,17 @@ def hard_mask(logits: torch.Tensor, generator: torch.Generator | None = None, te
 class MaskGenerator(nn.Module):
     """Masks of one up block: y = mean over places of [h, skip] + W·temb; m0 = relu(MLP(y)); logits = A m0 B + bias.
 
-    m0 is (out/4)×(in/4) of the block's first convolution; every masked layer has its own A (out'×out/4) and B
-    (in/4×in'), B starting at zero, and a bias that starts at ``start``, so that nothing is masked at first.
+    m0 is (out/r)×(in/r) of the block's first convolution, r = ``reduce``; every masked layer has its own A (out'×out/r)
+    and B (in/r×in'), B starting at zero, and a bias that starts at ``start``, so that nothing is masked at first.
     """
 
-    def __init__(self, block: Any, layers: dict[str, MaskedLinear], hidden: int = 64, start: float = 3.0) -> None:
+    def __init__(
+        self, block: Any, layers: dict[str, MaskedLinear], hidden: int = 64, start: float = 3.0, reduce: int = 4
+    ) -> None:
         super().__init__()
         first = block.resnets[0]
         wide_in, wide_out = first.conv1.in_channels, first.conv1.out_channels
-        self.shape = (max(1, wide_out // 4), max(1, wide_in // 4))
+        self.shape = (max(1, wide_out // reduce), max(1, wide_in // reduce))
         self.time = nn.Linear(first.time_emb_proj.in_features, wide_in, bias=False)
         self.mlp = nn.Sequential(
             nn.Linear(wide_in, hidden), nn.ReLU(), nn.Linear(hidden, self.shape[0] * self.shape[1]), nn.ReLU()
@@ -75,11 +77,16 @@ class MaskUNet(nn.Module):
     """A frozen text-to-image model with generated weight masks in the up path of its UNet.
 
     Only the generators are trainable. ``remove`` gives the UNet back as it was. noise: draw masks with logistic noise
-    in training. Raises UsageError when the up path has no attention.
+    in training. reduce: how much smaller than a convolution the core of its masks is; small networks need more than
+    the paper's 4 to keep the generators small beside them. Raises UsageError when the up path has no attention.
     """
 
-    def __init__(self, model: TextToImage, *, hidden: int = 64, start: float = 3.0, noise: bool = True) -> None:
+    def __init__(
+        self, model: TextToImage, *, hidden: int = 64, start: float = 3.0, noise: bool = True, reduce: int = 4
+    ) -> None:
         super().__init__()
+        if reduce < 1:
+            raise UsageError(f"reduce is {reduce}; it must be at least 1.")
         self.model = model.requires_grad_(False)
         self.noise = noise
         self.generator: torch.Generator | None = None
@@ -91,7 +98,7 @@ class MaskUNet(nn.Module):
             if not taps:
                 continue
             self.taps.append(taps)
-            self.generators.append(MaskGenerator(block, taps, hidden, start))
+            self.generators.append(MaskGenerator(block, taps, hidden, start, reduce))
             # The first residual block sees [h, skip] and the time before any attention of the block runs.
             hook = partial_hook(self, len(self.taps) - 1)
             self._hooks.append(block.resnets[0].register_forward_pre_hook(hook, with_kwargs=True))
