@@ -96,10 +96,15 @@ def mark(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Hide a keyed, invisible payload in pictures. Read it back with 'vestige read' and the same key."""
-    from vestige.app import marking
+    """Hide a keyed, invisible payload in pictures, or a keyed mark in text files (.txt, .md).
+
+    Read it back with 'vestige read' and the same key.
+    """
+    from vestige.app import marking, texts
 
     _common(quiet, seed, device)
+    if texts.are_texts(paths):
+        raise typer.Exit(texts.mark_texts(paths, out, message or bits, key, quiet))
     options = {} if strength is None else {"strength": strength}
     raise typer.Exit(marking.mark_files(paths, out, message, bits, key, method, options, quality, keep_metadata, quiet))
 
@@ -114,9 +119,11 @@ def read(
     device: Device = "auto",
 ) -> None:
     """Read marks. Exit code 0: read; 3: marked but unreadable; 4: not marked (the highest of all files)."""
-    from vestige.app import marking
+    from vestige.app import marking, texts
 
     _common(quiet, 0, device)
+    if texts.are_texts(paths):
+        raise typer.Exit(texts.read_texts(paths, key, json_, quiet))
     raise typer.Exit(marking.read_files(paths, key, method, json_, quiet))
 
 
