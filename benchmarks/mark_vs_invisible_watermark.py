@@ -1,10 +1,6 @@
-"""Classical watermark of vestige beside the PyPI package invisible-watermark: same images, same 32-bit payload.
+"""Marks of vestige beside those of the PyPI packages invisible-watermark and blind-watermark: same images, same bits.
 
-The package is no dependency of vestige; install it for this comparison with
-
-    pip install --no-deps invisible-watermark
-
-(it imports cv2, pywt and torch, which vestige has; its rivaGan method also needs onnxruntime). Run
+The packages are no dependencies of vestige; how to install them for this comparison is in `vestige.bench.peers`. Run
 
     python benchmarks/mark_vs_invisible_watermark.py [--images FOLDER_OR_PARQUET] [--count 20] [--out results.json]
 
@@ -17,7 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +21,22 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from vestige.bench.peers import BITS, BitMark, peers
 from vestige.core.files import write_json
 from vestige.core.keys import PUBLIC_KEY
+from vestige.core.roles import Marker
 from vestige.core.runtime import hardware, rng, versions
 from vestige.data.distortions import Chain, compose
 from vestige.metrics.bits import bit_accuracy
 from vestige.metrics.quality import psnr, ssim
 from vestige.watermark.dwt_dct_svd import DwtDctSvd
+from vestige.watermark.spread_spectrum import SpreadSpectrum
 
-BITS = 32
 DISTORTIONS = [
     [("identity", 0)],
     [("jpeg", 75)],
     [("jpeg", 50)],
+    [("jpeg", 30)],
     [("webp", 70)],
     [("noise", 0.02)],
     [("blur", 1.0)],
@@ -53,17 +52,18 @@ DISTORTIONS = [
     [("crop_resize", 0.75)],
     [("rotate", 2.0)],
     [("rotate", 5.0)],
+    [("rotate", 15.0)],
+    [("aspect", 1.2)],
+    [("screenshot", 0.5)],
     [("flip", 1)],
 ]
 
 
 class Ours:
-    """vestige's DwtDctSvd with its default parameters."""
+    """A marker of vestige with its default parameters."""
 
-    name = "vestige dwt_dct_svd"
-
-    def __init__(self) -> None:
-        self.method = DwtDctSvd()
+    def __init__(self, method: Marker) -> None:
+        self.name, self.method = f"vestige {method.slug}", method
 
     def embed(self, image: np.ndarray, bits: np.ndarray) -> np.ndarray:
         return self.method.mark(image, bits, PUBLIC_KEY)
@@ -73,43 +73,6 @@ class Ours:
         if reading.bits is not None and len(reading.bits) == BITS:
             return reading.bits
         return (reading.details or {}).get("raw_bits", {}).get(BITS)
-
-
-class Peer:
-    """A method of invisible-watermark, on the 8-bit BGR arrays it expects."""
-
-    def __init__(self, method: str) -> None:
-        from imwatermark import WatermarkDecoder, WatermarkEncoder
-
-        self.name, self._method = f"invisible-watermark {method}", method
-        self._encoder, self._decoder = WatermarkEncoder(), WatermarkDecoder("bits", BITS)
-        if method == "rivaGan":
-            WatermarkEncoder.loadModel()
-
-    def embed(self, image: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        self._encoder.set_watermark("bits", bits.astype(int).tolist())
-        marked = self._encoder.encode(_bgr(image), self._method)
-        return np.ascontiguousarray(marked[..., ::-1].transpose(2, 0, 1)[None]).astype(np.float32) / 255
-
-    def read(self, image: np.ndarray) -> np.ndarray | None:
-        if image.shape[2] * image.shape[3] < 256 * 256:  # the package refuses smaller images
-            return None
-        return np.asarray(self._decoder.decode(_bgr(image), self._method)).astype(bool)[:BITS]
-
-
-def _bgr(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.rint(image[0].transpose(1, 2, 0)[..., ::-1] * 255).clip(0, 255).astype(np.uint8))
-
-
-def peers() -> Iterator[Peer]:
-    """The methods of invisible-watermark that this machine can run."""
-    for method in ("dwtDct", "dwtDctSvd", "rivaGan"):
-        try:
-            if method == "rivaGan":
-                import onnxruntime  # noqa: F401
-            yield Peer(method)
-        except ImportError as error:
-            print(f"{method} left out: {error}. (pip install --no-deps invisible-watermark; rivaGan: onnxruntime)")
 
 
 def load(source: str | None, count: int, width: int | None) -> list[np.ndarray]:
@@ -140,7 +103,7 @@ def load(source: str | None, count: int, width: int | None) -> list[np.ndarray]:
     return loaded
 
 
-def measure(method: Ours | Peer, images: list[np.ndarray]) -> dict[str, Any]:
+def measure(method: BitMark, images: list[np.ndarray]) -> dict[str, Any]:
     """One row of the table."""
     chains: list[Chain] = [compose(steps) for steps in DISTORTIONS]
     accuracy: dict[str, list[float]] = {chain.name: [] for chain in chains}
@@ -197,12 +160,22 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(options.threads)
     images = load(options.images, options.count, options.width)
-    rows = [measure(method, images) for method in (Ours(), *peers())]
+    others, missing = peers()
+    for reason in missing:
+        print(f"left out: {reason}")
+    rows = [measure(method, images) for method in (Ours(SpreadSpectrum()), Ours(DwtDctSvd()), *others)]
     print(f"{len(images)} pictures, {BITS} bits; bit accuracy and, in brackets, share with all bits right")
     print(table(rows))
     if options.out is not None:
         description = {"pictures": len(images), "bits": BITS, "source": options.images or "scikit-image samples"}
-        packages = ("vestige", "numpy", "opencv-python-headless", "PyWavelets", "invisible-watermark")
+        packages = (
+            "vestige",
+            "numpy",
+            "opencv-python-headless",
+            "PyWavelets",
+            "invisible-watermark",
+            "blind-watermark",
+        )
         write_json(options.out, {**description, "rows": rows, "versions": versions(*packages), "hardware": hardware()})
 
 

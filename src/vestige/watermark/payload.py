@@ -193,6 +193,14 @@ class PayloadCode:
         chips[self._order] = np.resize(codeword, self.slots) * self._sign
         return chips
 
+    def groups(self, payload: str | np.ndarray) -> np.ndarray:
+        """Code bit that each channel position repeats, int (slots,), for this payload's packet format."""
+        room = len(pack(payload)) - _HEADER_BITS
+        length = (_HEADER_BITS + room + TAG_BITS + _MEMORY) * len(_GENERATORS[room])
+        positions = np.empty(self.slots, int)
+        positions[self._order] = np.arange(self.slots) % length
+        return positions
+
     def decode(self, soft: np.ndarray) -> list[Decoded]:
         """Both packet formats decoded from soft chips (slots,), the more plausible one first.
 
