@@ -79,7 +79,7 @@ def mark(
     message: str | None = None,
     bits: np.ndarray | None = None,
     key: bytes | str | Path | None = None,
-    method: str = "dwt_dct_svd",
+    method: str = "spread_spectrum",
     quality: int = 95,
     keep_metadata: bool = False,
     **options: Any,
@@ -108,7 +108,7 @@ def mark(
     return pixels
 
 
-def read(picture: Picture, *, key: bytes | str | Path | None = None, method: str = "dwt_dct_svd") -> Reading:
+def read(picture: Picture, *, key: bytes | str | Path | None = None, method: str = "spread_spectrum") -> Reading:
     """Read a mark: outcome "read", "unreadable" or "absent", with a p-value.
 
     Raises InputError for unreadable pictures.

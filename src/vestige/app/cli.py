@@ -88,7 +88,7 @@ def mark(
     ] = None,
     method: Annotated[
         str, typer.Option("--method", help="A marker from 'vestige systems --role mark'.")
-    ] = "dwt_dct_svd",
+    ] = "spread_spectrum",
     strength: Annotated[float | None, typer.Option("--strength", help="Embedding strength of the method.")] = None,
     quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")] = 95,
     keep_metadata: Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")] = False,
@@ -113,7 +113,7 @@ def mark(
 def read(
     paths: Paths,
     key: KeyFile = None,
-    method: Annotated[str, typer.Option("--method", help="The marker that made the mark.")] = "dwt_dct_svd",
+    method: Annotated[str, typer.Option("--method", help="The marker that made the mark.")] = "spread_spectrum",
     json_: Json = False,
     quiet: Quiet = False,
     device: Device = "auto",
@@ -292,7 +292,7 @@ def bench_watermark(
     ] = None,
     methods: Annotated[
         str,
-        typer.Option("--methods", help="Markers with options, as dwt_dct_svd:strength=20,...; 'all' takes every one."),
+        typer.Option("--methods", help="Markers with options, as spread_spectrum:strength=0.2,...; or all."),
     ] = "all",
     attacks: Annotated[
         str, typer.Option("--attacks", help="Suites and attacks, as signal,jpeg:50,resize:0.5+jpeg:70.")

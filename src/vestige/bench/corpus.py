@@ -172,7 +172,7 @@ def marked(photo: Photo, seed: int = 0) -> Iterator[Case]:
     from vestige.core.catalogue import system
 
     name, data = photo
-    marker = system("dwt_dct_svd").load()()
+    marker = system("spread_spectrum").load()()
     bits = rng(seed, "mark", name).integers(0, 2, 32).astype(bool)
     image = to_float(decode(data).pixels)
     if min(image.shape[2:]) < marker.minimum_side:

@@ -111,6 +111,15 @@ SYSTEMS = (
         target="vestige.watermark.ddsp:DDSP",
     ),
     System(
+        "spread_spectrum",
+        "default mark: keyed spread spectrum with pilots, informed embedding and blind registration",
+        ("mark",),
+        title="Secure Spread Spectrum Watermarking for Multimedia",
+        venue="IEEE TIP 1997",
+        target="vestige.watermark.spread_spectrum:SpreadSpectrum",
+        kind="baseline",
+    ),
+    System(
         "dwt_dct_svd",
         "keyed DWT-DCT-SVD watermark with synchronisation and authentication",
         ("mark",),

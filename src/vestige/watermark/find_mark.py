@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vestige.core.findings import Finding
 from vestige.core.keys import PUBLIC_KEY, fingerprint
+from vestige.core.roles import Marker
 from vestige.core.subjects import ImageSubject
 from vestige.watermark.dwt_dct_svd import DwtDctSvd
+from vestige.watermark.spread_spectrum import SpreadSpectrum
 
 
 @dataclass
 class FindMark:
-    """Read marks with each key; a mark that cannot be read is still reported.
+    """Read marks of every kind with each key; a mark that cannot be read is still reported.
 
-    The p-value is that of the keyed presence test, corrected for the number of keys tried.
+    The p-value is that of the keyed presence test, corrected for the number of keys and kinds of marks tried.
     """
 
     keys: Sequence[bytes] = (PUBLIC_KEY,)
@@ -23,16 +26,16 @@ class FindMark:
     kind = "mark"
 
     def find(self, subject: ImageSubject) -> Finding:
-        reader = DwtDctSvd()
+        readers: tuple[Marker, ...] = (SpreadSpectrum(), DwtDctSvd())
         best, name = None, ""
-        for key in self.keys:
+        for key, reader in itertools.product(self.keys, readers):
             (reading,) = reader.read(subject.image, key)
             if best is None or (reading.outcome == "read", -reading.p_value) > (best.outcome == "read", -best.p_value):
                 best, name = reading, "the public key" if key == PUBLIC_KEY else f"key {fingerprint(key)}"
             if reading.outcome == "read":
                 break
         assert best is not None
-        p_value = min(1.0, best.p_value * len(self.keys))
+        p_value = min(1.0, best.p_value * len(self.keys) * len(readers))
         said = f"the message {best.message!r}" if best.message is not None else "a bit payload"
         flagged = best.outcome != "absent"
         return Finding(

@@ -1,0 +1,347 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from vestige.core.errors import InputError, UsageError
+from vestige.core.keys import PUBLIC_KEY
+from vestige.core.roles import Marker
+from vestige.data.distortions import compose
+from vestige.metrics.quality import psnr, ssim
+from vestige.watermark import spread_spectrum
+from vestige.watermark.carriers import TILE, Carriers, blocks, fold, grid, overlap_add, whiten
+from vestige.watermark.informed import margins, panel_change
+from vestige.watermark.payload import PayloadCode
+from vestige.watermark.registration import PhaseTest, candidates
+from vestige.watermark.spread_spectrum import SpreadSpectrum
+
+BITS = np.random.default_rng(5).random(32) < 0.5
+KEY = b"k" * 32
+
+
+def from_uint8(pixels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1)[None]).astype(np.float32) / 255
+
+
+def saved(image: np.ndarray, **options) -> np.ndarray:
+    file = io.BytesIO()
+    pixels = np.rint(image[0].transpose(1, 2, 0) * 255).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(file, **options)
+    return from_uint8(np.asarray(Image.open(file).convert("RGB")))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return from_uint8(cv2.resize(data.astronaut(), (384, 384), interpolation=cv2.INTER_AREA))
+
+
+@pytest.fixture(scope="module")
+def method():
+    return SpreadSpectrum()
+
+
+@pytest.fixture(scope="module")
+def marked(photo, method):
+    return saved(method.mark(photo, BITS, PUBLIC_KEY), format="PNG")
+
+
+# carriers -------------------------------------------------------------------------------------------------------------
+
+
+def test_carriers_are_keyed_disjoint_and_of_unit_power():
+    carriers, other = Carriers(KEY), Carriers(b"other")
+    both = {tuple(f) for f in carriers.pilots} & {tuple(f) for f in carriers.data}
+    assert not both
+    assert not np.array_equal(carriers.pilots, other.pilots)
+    assert np.array_equal(carriers.turn, Carriers(KEY).turn)
+    chips = np.random.default_rng(0).choice([-1, 1], (2, len(carriers.data)))
+    weights = np.concatenate([np.ones(carriers.count), chips[0] + 1j * chips[1]])
+    tile = carriers.tiles(weights)
+    assert tile.std() == pytest.approx(1.0, abs=1e-3)
+    seen = carriers.at(tile) / carriers.amplitudes
+    assert np.abs(seen / seen[0] - weights).max() < 1e-3
+    assert np.corrcoef(tile.ravel(), other.tiles(np.ones(len(other.frequencies))).ravel())[0, 1] < 0.2
+
+
+def test_blocks_add_up_to_the_picture():
+    field = np.random.default_rng(1).random((150, 333), np.float32)
+    parts = blocks(field)
+    assert parts.shape[:2] == grid(field.shape)
+    whole = overlap_add(np.ones_like(parts))
+    assert np.abs(whole - 1).max() < 1e-5
+    carriers = Carriers(KEY)
+    turned = carriers.at(parts) * np.conj(carriers.block_turns(*parts.shape[:2]))
+    assert np.abs(turned.sum((0, 1)) - carriers.at(fold(field))).max() < 0.05
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (17, 90), (127, 1)])
+def test_shift_is_found(offset):
+    carriers = Carriers(KEY)
+    tile = carriers.tiles(np.ones(len(carriers.frequencies), complex))
+    noise = np.random.default_rng(2).normal(0, 2, (300, 300))
+    y, x = offset
+    image = np.tile(tile, (4, 4))[y : y + 300, x : x + 300] + noise
+    shift, log_p = carriers.align(carriers.phasors(fold(image)))
+    assert np.abs((shift - (x, y) + 64) % TILE - 64).max() < 0.3
+    assert log_p < -20
+
+
+def test_p_values_of_pilots_are_valid():
+    """P(p <= x) <= x over keys, for hosts of one picture."""
+    tiles = [
+        fold(whiten(data.camera()[i : i + 256, 2 * i : 2 * i + 256].astype(np.float32))) for i in range(0, 100, 20)
+    ]
+    keys = [Carriers(bytes([i])) for i in range(30)]
+    p = np.exp([key.align(key.phasors(tile))[1] for key in keys for tile in tiles])
+    for level in (0.3, 0.1, 0.03):
+        assert np.mean(p <= level) <= level + 3 * np.sqrt(level / len(p))
+
+
+# informed embedding ---------------------------------------------------------------------------------------------------
+
+
+def test_informed_embedding_beats_blind_embedding_of_the_same_energy(photo):
+    carriers = Carriers(KEY)
+    code = PayloadCode(KEY, carriers.slots)
+    chips, groups = code.encode(BITS), code.groups(BITS)
+    luma = (photo[0].mean(0) * 255).astype(np.float32)
+    amplitude = np.full_like(luma, 2.0)
+    change = panel_change(luma, carriers, chips, groups, amplitude)
+    assert np.mean(change**2) <= 4.01
+    half = len(chips) // 2
+    tile = carriers.tiles(np.concatenate([np.ones(carriers.count), chips[:half] + 1j * chips[half:]]))
+    blind = 2.0 * np.tile(tile, (3, 3))
+    informed, plain = (margins(luma + c, carriers, chips, groups) for c in (change, blind))
+    assert informed[0] > 1.15 * plain[0]
+    assert informed[1] > 0.9 * plain[1]
+
+
+# registration ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "scale"), [("resize", 0.6, 0.6), ("rotate", 12, 1.0), ("aspect", 1.2, 1.0)]
+)
+def test_linear_part_is_among_the_candidates(marked, name, strength, scale):
+    changed = compose([(name, strength)])(marked)
+    luma = (changed[0].mean(0) * 255).astype(np.float32)
+    carriers = Carriers(PUBLIC_KEY)
+    found, tried = candidates(luma, carriers, 6, (0.4, 2.0))
+    angle = np.radians(-strength if name == "rotate" else 0)
+    stretch = np.diag([strength**0.5, strength**-0.5]) if name == "aspect" else np.eye(2)
+    expected = scale * stretch @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    assert min(np.abs(linear - expected).max() for linear in found) < 0.01
+    assert tried > 1000
+    heights, _ = PhaseTest(luma, carriers).heights(np.stack([expected, np.eye(2) * 1.7]), TILE)
+    assert heights[0] > heights[1] + 1
+
+
+# the mark -------------------------------------------------------------------------------------------------------------
+
+
+def test_contract(photo, method, marked):
+    assert isinstance(method, Marker)
+    assert method.slug == "spread_spectrum"
+    raw = method.mark(photo, BITS, PUBLIC_KEY)
+    assert raw.shape == photo.shape
+    assert raw.dtype == np.float32
+    assert raw.min() >= 0
+    assert raw.max() <= 1
+    assert np.array_equal(raw, method.mark(photo, BITS, PUBLIC_KEY))
+    assert psnr(photo, marked)[0] > 40.4
+    assert ssim(photo, marked)[0] > 0.98
+    interior = ((photo > 0.1) & (photo < 0.9)).all(1)[0]
+    change = (raw - photo)[0][:, interior]
+    assert np.abs(change - change.mean(0)).max() < 1e-5  # no colour shift
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("jpeg", 75)],
+        [("jpeg", 30)],
+        [("webp", 70)],
+        [("noise", 0.02)],
+        [("blur", 1)],
+        [("brightness", 0.8)],
+        [("brightness", 1.2)],
+        [("contrast", 0.8)],
+        [("gamma", 1.4)],
+        [("resize", 0.5)],
+        [("resize", 1.5)],
+        [("crop", 0.8)],
+        [("crop", 0.5)],
+        [("rotate", 5)],
+        [("rotate", -15)],
+        [("rotate", 90)],
+        [("flip", 1)],
+        [("flip", 2), ("resize", 0.8)],
+        [("aspect", 1.2)],
+        [("screenshot", 0.5)],
+        [("crop", 0.6), ("resize", 0.75), ("jpeg", 60)],
+    ],
+    ids=lambda steps: compose(steps).name,
+)
+def test_payload_survives(method, marked, steps):
+    (reading,) = method.read(compose(steps)(marked, seed=3), PUBLIC_KEY)
+    assert reading.outcome == "read"
+    assert np.array_equal(reading.bits, BITS)
+    assert reading.p_value < 1e-6
+
+
+def test_details_describe_the_geometry(method, marked):
+    (reading,) = method.read(compose([("flip", 1), ("resize", 0.75)])(marked), PUBLIC_KEY)
+    assert reading.details["scale"] == pytest.approx(0.75, abs=0.005)
+    assert reading.details["flipped"]
+    assert abs(reading.details["rotation"]) < 0.3
+    assert reading.details["stretch"] < 1.01
+    (turned,) = method.read(compose([("rotate", 10)])(marked), PUBLIC_KEY)
+    assert abs(turned.details["rotation"]) == pytest.approx(10, abs=0.3)
+    assert not turned.details["flipped"]
+
+
+def test_map_shows_where_the_mark_is(photo, method, marked):
+    pasted = np.concatenate([photo, photo[..., ::-1]], axis=3)
+    pasted[:, :, 96:352, 400:656] = marked[:, :, :256, 64:320]
+    (reading,) = method.read(pasted, PUBLIC_KEY)
+    assert reading.outcome == "read"
+    found = reading.details["map"]
+    assert found.shape == (24, 48)
+    assert found[8:20, 27:39].min() > 3
+    assert np.nanmax(found[:, :18]) < 4
+
+
+def test_regions_and_keys_hold_marks_of_their_own(photo, method):
+    wide = np.concatenate([photo, photo[..., ::-1]], axis=3)[:, :, :256]
+    left = np.zeros((1, 1, *wide.shape[2:]), bool)
+    left[..., :384] = True
+    both = method.mark(method.mark(wide, "left", KEY, left), "right", KEY, ~left)
+    readings = method.read_all(both, KEY)
+    assert {r.message for r in readings} == {"left", "right"}
+    centre = {r.message: np.nanmean(np.argwhere(r.details["map"] > 3)[:, 1]) for r in readings}
+    assert centre["left"] < 22 < 26 < centre["right"]
+    assert method.read_all(wide, KEY) == []
+    two = method.mark(method.mark(photo, "one", b"1"), "two", b"2")
+    assert [method.read(two, key)[0].message for key in (b"1", b"2")] == ["one", "two"]
+
+
+def test_masks_leave_the_rest_untouched(photo, method):
+    mask = np.zeros((1, 1, 384, 384), bool)
+    mask[..., 100:300, 100:300] = True
+    changed = np.abs(method.mark(photo, "x", KEY, mask) - photo).max((0, 1)) > 0
+    assert changed[110:290, 110:290].mean() > 0.9
+    assert not changed[:80].any()
+    assert not changed[:, 320:].any()
+    with pytest.raises(UsageError, match="Masks"):
+        method.mark(photo, "x", KEY, mask[0])
+
+
+def test_text_and_batches(photo, method):
+    images = np.concatenate([photo, photo[..., ::-1]])[..., :256, :256]
+    readings = method.read(method.mark(images, "café 5", b"secret"), b"secret")
+    assert [r.message for r in readings] == ["café 5", "café 5"]
+    assert np.packbits(readings[0].bits).tobytes().decode() == "café 5"
+    assert method.mark(images[:0], "x", b"secret").shape == (0, 3, 256, 256)
+    assert method.read(images[:0], b"secret") == []
+
+
+def test_unmarked_and_wrong_key_are_absent(photo, method, marked):
+    for image, key in ((photo, PUBLIC_KEY), (marked, b"another key"), (photo[..., :200, :150], KEY)):
+        (reading,) = method.read(image, key)
+        assert reading.outcome == "absent"
+        assert reading.p_value > 1e-4
+        assert reading.bits is None
+        assert reading.message is None
+
+
+def test_pilots_without_payload_are_unreadable(photo, method):
+    carriers = Carriers(PUBLIC_KEY)
+    pilots = carriers.tiles(np.concatenate([np.ones(carriers.count), np.zeros(len(carriers.data))]).astype(complex))
+    (reading,) = method.read(np.clip(photo + np.tile(pilots, (3, 3)) * (4 / 255), 0, 1), PUBLIC_KEY)
+    assert reading.outcome == "unreadable"
+    assert reading.p_value < 1e-6
+    assert reading.bits is None
+    assert set(reading.details["raw_bits"]) == {32, 64}
+
+
+@pytest.mark.parametrize("kind", ["white", "black", "grey", "text"])
+def test_flat_graphics(method, kind):
+    if kind == "text":
+        page = np.full((300, 400, 3), 255, np.uint8)
+        for row in range(20, 300, 24):
+            cv2.putText(page, "the quick brown fox 0123", (8, row), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1)
+        image = from_uint8(page)
+    else:
+        image = np.full((1, 3, 300, 400), {"white": 1.0, "black": 0.0, "grey": 0.5}[kind], np.float32)
+    marked = saved(method.mark(image, "ok", PUBLIC_KEY), format="PNG")
+    if kind == "text":
+        assert psnr(image, marked)[0] > 37
+    else:
+        assert np.sqrt(np.mean((marked - image) ** 2)) * 255 < 1.3
+    assert method.read(image, PUBLIC_KEY)[0].outcome == "absent"
+    assert method.read(marked, PUBLIC_KEY)[0].message == "ok"
+
+
+@pytest.mark.parametrize("size", [(128, 128), (131, 263), (140, 700)])
+def test_odd_and_small_sizes(photo, method, size):
+    image = np.ascontiguousarray(np.tile(photo, (1, 1, 1, 2))[:, :, 60 : 60 + size[0], : size[1]])
+    assert method.read(saved(method.mark(image, "x1", PUBLIC_KEY), format="PNG"), PUBLIC_KEY)[0].message == "x1"
+
+
+def test_panels_and_regions_of_large_pictures(photo, monkeypatch):
+    monkeypatch.setattr(spread_spectrum, "_PANEL", 200)
+    small = SpreadSpectrum(region=256)
+    marked = small.mark(photo, "panel", KEY)
+    assert psnr(photo, marked)[0] > 37.5
+    assert small.read(np.ascontiguousarray(marked[..., ::-1]), KEY)[0].message == "panel"
+    seam = np.abs(np.diff(marked - photo, axis=2)).mean((0, 1, 3))
+    assert seam[127] < 2 * np.median(seam)  # no visible step where panels meet
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 5), (63, 500)])
+def test_tiny_images(method, size):
+    image = np.zeros((1, 3, *size), np.float32)
+    with pytest.raises(UsageError, match="at least 128"):
+        method.mark(image, "x", PUBLIC_KEY)
+    (reading,) = method.read(image, PUBLIC_KEY)
+    assert (reading.outcome, reading.p_value) == ("absent", 1.0)
+    assert method.read_all(image, PUBLIC_KEY) == []
+
+
+def test_bad_input(photo, method):
+    with pytest.raises(UsageError, match="N×3×H×W"):
+        method.read(photo[0], PUBLIC_KEY)
+    with pytest.raises(UsageError, match="uint8"):
+        method.mark((photo * 255).astype(np.uint8), "x", PUBLIC_KEY)
+    with pytest.raises(InputError, match="finite"):
+        method.read(np.full((1, 3, 64, 64), np.nan, np.float32), PUBLIC_KEY)
+    with pytest.raises(UsageError, match="does not fit"):
+        method.mark(photo, "far too long a message", PUBLIC_KEY)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strength": 0},
+        {"masking": 2.0},
+        {"graphics": 0},
+        {"quality": -1},
+        {"reserve": -1},
+        {"ease": 0},
+        {"scales": (1.2, 2.0)},
+        {"region": 100},
+    ],
+)
+def test_bad_parameters(options):
+    with pytest.raises(UsageError):
+        SpreadSpectrum(**options)
+
+
+def test_quality_trades_fidelity_for_robustness(photo):
+    faint = SpreadSpectrum(quality=44, reserve=0)
+    marked = saved(faint.mark(photo, "hi", PUBLIC_KEY), format="PNG")
+    assert psnr(photo, marked)[0] > 43.5
+    assert faint.read(marked, PUBLIC_KEY)[0].message == "hi"
