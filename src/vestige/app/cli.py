@@ -323,11 +323,10 @@ def bench_watermark(
     from vestige.bench.watermark_cells import Settings
 
     _common(quiet, seed, "auto")
-    folders = {
-        name: "" if path is None else str(path)
-        for name, path in (("model", model), ("autoencoder", autoencoder), ("captioner", captioner))
-    }
-    settings = Settings(bits=bits, nulls=nulls, side=side, seed=seed, **folders)
+    settings = Settings(
+        bits=bits, nulls=nulls, side=side, seed=seed, model=str(model or ""), autoencoder=str(autoencoder or ""),
+        captioner=str(captioner or ""),
+    )  # fmt: skip
     raise typer.Exit(
         benching.watermark(
             paths or [], methods=methods, attacks=attacks, strengths=strengths, limit=limit, out=out, results=results,
