@@ -8,7 +8,7 @@ import pytest
 
 from vestige.app.cli import main
 from vestige.app.listing import to_markdown
-from vestige.bench.claims import ClaimContext, Evidence, claim, claims_of
+from vestige.bench.claims import Claim, ClaimContext, Evidence, claim, claims_of
 from vestige.bench.store import ClaimResult, missing, record, recorded, results_root, status
 from vestige.core.catalogue import System, system
 from vestige.core.errors import InputError
@@ -90,6 +90,20 @@ def test_a_claim_runs_from_the_command_line_on_other_data(tmp_path, photo, capsy
     silent = stored["claims"][1]
     assert silent["holds"]
     assert silent["table"][0]["called marked"] == 0
+
+
+def test_naming_the_default_data_folder_still_records(monkeypatch, tmp_path, capsys):
+    from vestige.app import claiming
+
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(claiming, "find_data_root", lambda: tmp_path)
+    monkeypatch.setattr(claiming, "results_root", lambda given: given or tmp_path / "results")
+    monkeypatch.setattr(claiming, "claims_of", lambda entry: [Claim("always", lambda context: Evidence(True))])
+    for data, kept in ((other, False), (tmp_path / "." / "", True)):
+        claiming.run(["panel"], data=data, results=None, as_json=False, limit=0, jobs=1, seed=0, quiet=False)
+        assert (tmp_path / "results" / "claims" / "panel.json").is_file() is kept
+        assert ("Not recorded" in capsys.readouterr().err) is not kept
 
 
 def test_the_systems_page_is_fresh():

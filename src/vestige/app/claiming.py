@@ -31,9 +31,13 @@ def run(
         raise UsageError(f"{empty[0]} has no claims to run yet; 'vestige systems' lists what is built.")
     if data is not None and not data.is_dir():
         raise UsageError(f"--data {data} is not a folder of data packs.")
-    root = results_root(results)
+    root, default = results_root(results), find_data_root()
+    if data is not None and default is not None and data.resolve() == default.resolve():
+        data = None  # naming the default folder changes nothing
     keep = results is not None or (data is None and not limit)
-    context = ClaimContext(data or find_data_root(), seed, jobs or default_jobs(), limit)
+    context = ClaimContext(data or default, seed, jobs or default_jobs(), limit)
+    if not keep and not quiet:
+        print("Not recorded (other data or --limit); give --results FOLDER to keep it.", file=sys.stderr)
     outcomes: dict[str, list[ClaimResult]] = {}
     for entry in entries:
         outcomes[entry.slug] = []
@@ -47,8 +51,6 @@ def run(
             record(root, entry.slug, outcomes[entry.slug], seed=seed, data=described)
     if as_json:
         print(json.dumps({s: [asdict(r) for r in rs] for s, rs in outcomes.items()}, indent=2))
-    if not keep and not quiet:
-        print("Not recorded (other data or --limit); give --results FOLDER to keep it.", file=sys.stderr)
     return OK if all(r.holds for rs in outcomes.values() for r in rs) else INTERNAL
 
 
