@@ -27,6 +27,7 @@ import scipy.fft
 from scipy.signal.windows import tukey
 
 from vestige.watermark.carriers import TILE, Carriers, fold, whiten
+from vestige.watermark.sync import measured_drift
 
 _STEP = math.pi / 360  # of angle (radians) and of log scale
 _TURNS = 360  # angles in half a circle: a spectrum's magnitude repeats after it
@@ -261,22 +262,9 @@ def candidates(luma: np.ndarray, carriers: Carriers, count: int, scales: tuple[f
 
 
 def drift(white: np.ndarray, carriers: Carriers, shift: np.ndarray) -> np.ndarray:
-    """Residual linear distortion D (2×2): the shift measured in windows is shift + D (p - middle) + constant."""
-    height, width = white.shape
-    side = [max(min(TILE, n), n // 3) for n in (width, height)]
-    rows, found, weights = [], [], []
-    for y in np.linspace(0, height - side[1], 3).astype(int):
-        for x in np.linspace(0, width - side[0], 3).astype(int):
-            pilots = carriers.phasors(fold(white[y : y + side[1], x : x + side[0]]))[: carriers.count]
-            corner = np.array([x, y])
-            local, above = carriers.near(pilots, shift + corner, 3.0)
-            rows.append((x + side[0] / 2 - width / 2, y + side[1] / 2 - height / 2, 1.0))
-            found.append(local - corner - shift)
-            weights.append(max(above - 2.5, 0.0))
-    if np.count_nonzero(weights) < 4:
-        return np.zeros((2, 2))
-    weight = np.array(weights)[:, None]
-    # The slight ridge keeps directions that no window measures (narrow images) at zero.
-    design = np.vstack([np.array(rows) * weight, np.diag([20.0, 20.0, 0.1])])
-    values = np.vstack([np.array(found) * weight, np.zeros((3, 2))])
-    return np.linalg.lstsq(design, values, rcond=None)[0][:2].T
+    """Residual linear distortion 2×2 by the pilots; see `measured_drift`."""
+
+    def near(part: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
+        return carriers.near(carriers.phasors(fold(part))[: carriers.count], start, 3.0)
+
+    return measured_drift(white, TILE, shift, near)

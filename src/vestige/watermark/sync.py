@@ -20,6 +20,7 @@ spectral peaks); M. Kutter, Watermarking resistant to translation, rotation and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -55,6 +56,33 @@ class Lock:
     def rotation(self) -> float:
         """Degrees, counted from the mirrored mark where it is mirrored."""
         return math.degrees(math.atan2(*(self.linear[::-1, 0] * (-1 if self.flipped else 1))))
+
+
+def measured_drift(
+    white: np.ndarray, tile: int, shift: np.ndarray, near: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+) -> np.ndarray:
+    """Residual linear distortion D (2×2): the shift measured in windows is shift + D (p - middle) + constant.
+
+    white: whitened luma H×W. near: (window, expected shift) -> (measured shift, its height in standard deviations).
+    Zero where fewer than four windows show the mark.
+    """
+    height, width = white.shape
+    side = [max(min(tile, n), n // 3) for n in (width, height)]
+    rows, found, weights = [], [], []
+    for y in np.linspace(0, height - side[1], 3).astype(int):
+        for x in np.linspace(0, width - side[0], 3).astype(int):
+            corner = np.array([x, y])
+            local, above = near(white[y : y + side[1], x : x + side[0]], shift + corner)
+            rows.append((x + side[0] / 2 - width / 2, y + side[1] / 2 - height / 2, 1.0))
+            found.append(local - corner - shift)
+            weights.append(max(above - 2.5, 0.0))
+    if np.count_nonzero(weights) < 4:
+        return np.zeros((2, 2))
+    weight = np.array(weights)[:, None]
+    # The slight ridge keeps directions that no window measures (narrow images) at zero.
+    design = np.vstack([np.array(rows) * weight, np.diag([20.0, 20.0, 0.1])])
+    values = np.vstack([np.array(found) * weight, np.zeros((3, 2))])
+    return np.linalg.lstsq(design, values, rcond=None)[0][:2].T
 
 
 def whiten(luma: np.ndarray, sigma: float = 2.0) -> np.ndarray:
@@ -150,25 +178,8 @@ class Template:
         return start + fine[[ix, iy]], float(local[iy, ix]) / deviation
 
     def drift(self, white: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Residual linear distortion D (2×2): the shift measured in windows is shift + D (p - middle) + constant."""
-        height, width = white.shape
-        side = [max(min(self.tile, n), n // 3) for n in (width, height)]
-        rows, found, weights = [], [], []
-        for y in np.linspace(0, height - side[1], 3).astype(int):
-            for x in np.linspace(0, width - side[0], 3).astype(int):
-                phasors = self._folded(white[y : y + side[1], x : x + side[0]])
-                corner = np.array([x, y])
-                local, height_ = self._near(phasors, shift + corner, 3.0)
-                rows.append((x + side[0] / 2 - width / 2, y + side[1] / 2 - height / 2, 1.0))
-                found.append(local - corner - shift)
-                weights.append(max(height_ - 2.5, 0.0))
-        if np.count_nonzero(weights) < 4:
-            return np.zeros((2, 2))
-        weight = np.array(weights)[:, None]
-        # The slight ridge keeps directions that no window measures (narrow images) at zero.
-        design = np.vstack([np.array(rows) * weight, np.diag([20.0, 20.0, 0.1])])
-        values = np.vstack([np.array(found) * weight, np.zeros((3, 2))])
-        return np.linalg.lstsq(design, values, rcond=None)[0][:2].T
+        """Residual linear distortion; see `measured_drift`."""
+        return measured_drift(white, self.tile, shift, lambda part, at: self._near(self._folded(part), at, 3.0))
 
     # linear part ------------------------------------------------------------------------------------------------------
 
