@@ -61,7 +61,7 @@ def prepare(
         try:
             pixels = decode(load(), name).pixels
         except InputError as error:
-            skipped.append(f"skipped: {error}" if str(name) in str(error) else f"skipped {name}: {error}")
+            skipped.append(f"{name} was skipped: {error}")
             continue
         if settings.side and max(pixels.shape[:2]) > settings.side:
             pixels = resized(pixels, settings.side / max(pixels.shape[:2]))
