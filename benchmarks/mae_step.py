@@ -30,8 +30,8 @@ from vestige.pretraining.mae import MAE
 
 #: Sizes to compare: (encoder, decoder).
 SIZES = {
-    "recipe": (ViTConfig(width=128, depth=6, heads=4), DecoderConfig(96, 2, 3)),
-    "shallow-decoder": (ViTConfig(width=128, depth=6, heads=4), DecoderConfig(192, 1, 3)),
+    "recipe": (ViTConfig(width=128, depth=6, heads=4), DecoderConfig(160, 1, 5)),
+    "two-block-decoder": (ViTConfig(width=128, depth=6, heads=4), DecoderConfig(96, 2, 3)),
     "tiny": (ViTConfig(width=192, depth=9, heads=3), DecoderConfig(128, 2, 4)),
     "deep-decoder": (ViTConfig(width=192, depth=9, heads=3), DecoderConfig(128, 4, 4)),
 }

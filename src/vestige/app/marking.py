@@ -88,7 +88,8 @@ def read_files(paths: Sequence[Path], key: Path | None, method: str, as_json: bo
                 "unreadable": "is marked, but the payload cannot be read",
                 "absent": "is not marked with this key",
             }[reading.outcome]
-            print(f"{file}: {said} (p = {reading.p_value:.1e})")
+            why = (reading.details or {}).get("why") or f"p = {reading.p_value:.1e}"
+            print(f"{file}: {said} ({why})")
     if as_json:
         print(json.dumps(rows[0] if len(files) == 1 and rows else rows, indent=2))
     if failed:
