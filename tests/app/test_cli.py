@@ -251,6 +251,8 @@ def test_data_makes_seeded_pictures(run, tmp_path, photo_file):
 
 def test_version(run):
     assert run("version")[1].startswith("vestige ")
+    code, out, _ = run("--version")
+    assert (code, out) == (0, run("version")[1].splitlines()[0] + "\n")
     assert "numpy" in json.loads(run("version", "--json")[1])
 
 

@@ -28,7 +28,27 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no t
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps; for methods with networks.")]
 Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
+OutOrFolder = Annotated[Path | None, typer.Option("--out", "-o", help="Output file, or folder for several pictures.")]
+Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")]
+KeepMetadata = Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder of recorded results.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from vestige import __version__
+
+        print(f"vestige {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -83,15 +103,13 @@ def mark(
     message: Annotated[str | None, typer.Option("--message", "-m", help="Short text to hide (up to 8 bytes).")] = None,
     bits: Annotated[str | None, typer.Option("--bits", help="Payload as hexadecimal digits (up to 16).")] = None,
     key: KeyFile = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Output file, or folder for several pictures.")
-    ] = None,
+    out: OutOrFolder = None,
     method: Annotated[
         str, typer.Option("--method", help="A marker from 'vestige systems --role mark'.")
     ] = "spread_spectrum",
     strength: Annotated[float | None, typer.Option("--strength", help="Embedding strength of the method.")] = None,
-    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")] = 95,
-    keep_metadata: Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")] = False,
+    quality: Quality = 95,
+    keep_metadata: KeepMetadata = False,
     quiet: Quiet = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -136,11 +154,9 @@ def erase(
     method: Annotated[
         str | None, typer.Option("--method", help="An eraser from 'vestige systems --role erase'.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Output file, or folder for several pictures.")
-    ] = None,
-    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")] = 95,
-    keep_metadata: Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")] = False,
+    out: OutOrFolder = None,
+    quality: Quality = 95,
+    keep_metadata: KeepMetadata = False,
     quiet: Quiet = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -163,11 +179,9 @@ def restore(
     method: Annotated[
         str | None, typer.Option("--method", help="A restorer from 'vestige systems --role restore'.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Output file, or folder for several pictures.")
-    ] = None,
-    quality: Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")] = 95,
-    keep_metadata: Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")] = False,
+    out: OutOrFolder = None,
+    quality: Quality = 95,
+    keep_metadata: KeepMetadata = False,
     quiet: Quiet = False,
     seed: Seed = 0,
     device: Device = "auto",
