@@ -1,0 +1,97 @@
+"""FairFD: the measure on answers with a known bias, and what pruning removes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from vestige.core.errors import UsageError
+from vestige.core.roles import Measure
+from vestige.forensics.fairfd import FairFD, biased_answers, bpfa_prune
+
+
+def test_averaged_metrics_follow_a_bias_that_the_naive_ones_do_not_see():
+    found = []
+    for bias in (0.0, 0.2, 0.4):
+        answers = biased_answers(bias, 3, 4, 2000, np.random.default_rng(0))
+        found.append(FairFD().measure(*answers))
+    averaged, naive = ([row[f"{family}-dpd"] for row in found] for family in ("aa", "naive"))
+    assert averaged[0] < averaged[1] - 0.1 < averaged[2] - 0.2
+    assert max(naive) < 0.05
+    assert all(row["accuracy"] == pytest.approx(0.7, abs=0.02) for row in found)
+    assert isinstance(FairFD(), Measure)
+
+
+def test_the_threshold_decides_what_counts_as_fake():
+    scores, approach, group = [0.4, 0.4, 0.45, 0.45], ["real", "real", "swap", "swap"], ["a", "b", "a", "b"]
+    assert FairFD().measure(scores, approach, group)["accuracy"] == 0.5
+    assert FairFD(threshold=0.42).measure(scores, approach, group)["accuracy"] == 1.0
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.LazyLinear(1))
+
+
+def _groups(shift: float) -> dict[str, list[torch.Tensor]]:
+    base = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    return {"a": [base[:3], base[3:]], "b": [base + shift]}
+
+
+@pytest.mark.parametrize("by", ["fair", "weight", "activation"])
+def test_pruning_zeroes_that_share_of_every_convolution(by):
+    model = _net().train()
+    model(torch.zeros(1, 3, 8, 8))
+    zeroed = bpfa_prune(model, _groups(0.5), fraction=0.1, by=by)
+    assert zeroed == {"0": 21, "2": 28}
+    assert [int((m.weight == 0).sum()) for m in model if isinstance(m, nn.Conv2d)] == [21, 28]
+    assert model.training
+
+
+def test_weights_of_the_channel_that_tells_groups_apart_go_first():
+    grey = torch.ones(2, 1, 4, 4)
+
+    class Differing(nn.Module):  # the first channel sees the group, the second does not
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 2, 1, groups=2, bias=False)
+            with torch.no_grad():
+                self.conv.weight[:] = torch.tensor([0.6, 0.5])[:, None, None, None]
+
+        def forward(self, x):
+            return self.conv(torch.cat([x, torch.ones_like(x)], 1))
+
+    fair, plain = Differing(), Differing()
+    groups = {"a": [grey], "b": [2 * grey]}
+    bpfa_prune(fair, groups, fraction=0.5)
+    bpfa_prune(plain, groups, fraction=0.5, by="weight")
+    assert fair.conv.weight.flatten().tolist() == pytest.approx([0.0, 0.5])
+    assert plain.conv.weight.flatten().tolist() == pytest.approx([0.6, 0.0])
+
+
+def test_alike_groups_prune_by_size_alone():
+    grey = torch.ones(2, 3, 8, 8)
+    fair, plain = _net(), _net()
+    for model in (fair, plain):
+        model(grey)
+    bpfa_prune(fair, {"a": [grey], "b": [grey]}, fraction=0.2)
+    bpfa_prune(plain, {"a": [grey], "b": [grey]}, fraction=0.2, by="weight")
+    torch.testing.assert_close(fair[0].weight, plain[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("groups", "options"),
+    [
+        ({"a": [torch.zeros(1, 3, 8, 8)]}, {}),
+        ({"a": [torch.zeros(1, 3, 8, 8)], "b": []}, {}),
+        ({"a": [torch.zeros(1, 3, 8, 8)], "b": [torch.zeros(1, 3, 8, 8)]}, {"fraction": 1.0}),
+        ({"a": [torch.zeros(1, 3, 8, 8)], "b": [torch.zeros(1, 3, 8, 8)]}, {"by": "luck"}),
+    ],
+)
+def test_pruning_refuses_what_it_cannot_do(groups, options):
+    with pytest.raises(UsageError):
+        bpfa_prune(_net(), groups, **options)
+    with pytest.raises(UsageError, match="no convolution"):
+        bpfa_prune(nn.Linear(2, 2), {"a": [], "b": []})
