@@ -107,6 +107,7 @@ SYSTEMS = (
         ("measure", "erase"),
         title="Thinking Racial Bias in Fair Forgery Detection: Models, Datasets and Evaluations",
         venue="AAAI 2025 (arXiv 2407.14367)",
+        target="vestige.forensics.fairfd:FairFD",
     ),
     System(
         "metadata",
