@@ -16,6 +16,7 @@ SYSTEMS = (
         ("mark", "measure"),
         title="All That Glitters Is Not Gold: Key-Secured 3D Secrets within 3D Gaussian Splatting",
         venue="ICLR 2026 (arXiv 2503.07191)",
+        target="vestige.watermark.keyss:KeySS",
     ),
     System(
         "robust_limits",
