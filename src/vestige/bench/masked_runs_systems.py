@@ -31,7 +31,7 @@ METHODS: dict[str, Any] = {method.slug: method for method in (MAE, ColorMAE, Dro
 OWN: dict[str, dict[str, Any]] = {"lut": {"hidden": 512, "momentum": 0.99}}
 SCALE = {"mp3": 0.6, "droppos": 0.6}
 
-#: A network that a processor core trains usefully in minutes, and how it is trained. The decoder is one wide block: what
+#: A network that a processor core trains usefully in minutes, and its training. The decoder is one wide block: what
 #: mask tokens ask and answer there depends on their place alone, so that it is projected once for the whole batch, and
 #: an update takes as long as with two blocks of 96.
 SIZES = {"width": 128, "depth": 6, "heads": 4, "decoder_width": 160, "decoder_depth": 1, "decoder_heads": 5}
