@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from vestige.app.cli import main
+from vestige.core.catalogue import systems
 from vestige.core.image_io import decode, encode, save_image
 
 
@@ -271,3 +272,15 @@ def test_ctrl_c_is_reported_in_one_line(tmp_path, photo):
     assert process.returncode == 130
     assert "continues" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("role", ["mark", "erase", "restore"])
+def test_methods_that_work_on_other_things_than_pictures_say_so(run, role, photo_file, tmp_path):
+    others = [s.slug for s in systems() if s.target and role in s.roles and not hasattr(s.load(), role)]
+    assert role != "mark" or "keyss" in others
+    for slug in others:
+        words = ("--message", "hi") if role == "mark" else ()
+        code, _, err = run(role, photo_file, *words, "--method", slug, "-o", tmp_path / "out.png")
+        assert code == 2
+        assert f"{slug} does not {role} pictures" in err
+        assert not (tmp_path / "out.png").exists()

@@ -191,8 +191,11 @@ def _method(slug: str, role: str, options: dict[str, Any]) -> Any:
     entry = system(slug)
     if role not in entry.roles:
         raise UsageError(f"{slug} does not {role}; 'vestige systems --role {role}' lists what does.")
+    made = entry.load()
+    if not hasattr(made, role):  # it marks models or scenes, or erases from weights
+        raise UsageError(f"{slug} does not {role} pictures; it is used from Python, see '{made.__module__}'.")
     try:
-        return entry.load()(**options)
+        return made(**options)
     except TypeError as error:
         raise UsageError(f"{slug} does not take these options ({error}).") from None
 
