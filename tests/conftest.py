@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +12,17 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Shells start background jobs with Ctrl-C ignored, and processes inherit that: the tests of Ctrl-C need it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _data_folder() -> Iterator[None]:
+    """`vestige learn --data` names its folder in the environment for worker processes; no later test may see that."""
+    before = os.environ.get("VESTIGE_DATA")
+    yield
+    if before is None:
+        os.environ.pop("VESTIGE_DATA", None)
+    else:
+        os.environ["VESTIGE_DATA"] = before
 
 
 @pytest.fixture(scope="session")

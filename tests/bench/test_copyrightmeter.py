@@ -24,6 +24,15 @@ from vestige.nn.features import FeatureNet, save_feature_net
 SMALL = Settings.trial(3)
 
 
+class Matched(small_marks.SmallMark):
+    """Its detector without the covariance of 2000 renders, which takes seconds: the carriers themselves."""
+
+    def __post_init__(self) -> None:
+        basis = np.linalg.qr(np.random.default_rng(self.seed).standard_normal((3072, small_marks.BITS)))[0].T
+        self.carriers = (basis * 0.15).astype(np.float32)
+        self._mean, self.weights = np.full(3072, 0.5), self.carriers.T.astype(np.float64)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def world(tmp_path_factory):
     """A tiny pipeline and an untrained judge in place of the shipped ones, and noise in place of 2000 renders."""
@@ -35,7 +44,7 @@ def world(tmp_path_factory):
         patch.setattr(features, "DEFAULT_WEIGHTS", folder / "judge.safetensors")
         patch.setattr(runs, "PIPELINE", save_pipeline(folder / "pipeline", runs.random_pipeline(size=32)))
         patch.setattr(runs, "RUNS", folder / "runs")
-        patch.setattr(small_marks, "renders", lambda count, seed: (pictures[:count], (), ()))
+        patch.setattr(marks, "SmallMark", lambda kind, seed: Matched(kind, seed))
         patch.setattr(marks, "renders", lambda count, seed: (pictures[:count], (), ()))
         everything = (runs._load, protocol._sources, claims._audit)
         for cached in everything:
@@ -184,6 +193,14 @@ def test_marks_of_noise_are_found_with_their_key_alone(mark):
 def test_gaussian_shading_keeps_the_sizes_of_the_noise():
     noise = np.random.default_rng(0).standard_normal((2, 3, 32, 32))
     np.testing.assert_allclose(np.abs(marks.GaussianShading().stamp(noise, np.arange(2))), np.abs(noise))
+
+
+def test_a_reader_trained_on_an_attack_withstands_it():
+    plain, upgraded = marks.SpreadSpectrum(0), marks.SpreadSpectrum(0, "rotation 10", training=1500)
+    images = marks.renders(2000, 0)[0][1500:]
+    bits = marks.SpreadSpectrum.bits(np.arange(len(images)))
+    taken = purify.purified("rotation 10", torch.from_numpy(plain.mark.mark(images, bits)), 0).numpy()
+    assert upgraded.mark.accuracy(taken, bits) > plain.mark.accuracy(taken, bits) + 0.1
 
 
 def test_cells_are_kept_and_tell_settings_apart(monkeypatch):

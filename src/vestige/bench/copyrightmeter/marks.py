@@ -158,11 +158,12 @@ class SpreadSpectrum:
             bits = self.bits(np.arange(len(images)) + 10**6)
             taken = purified(against, torch.from_numpy(self.mark.mark(images, bits)), seed).numpy()
             x = taken.reshape(len(taken), -1).astype(np.float64)
-            centred = x - x.mean(0)
-            covariance = centred.T @ centred / len(x)
-            covariance[np.diag_indices_from(covariance)] += 0.02 * np.trace(covariance) / len(covariance)
             self.mark._mean = x.mean(0)
-            self.mark.weights = np.linalg.solve(covariance, centred.T @ np.where(bits, 1.0, -1.0) / len(x))
+            x -= self.mark._mean
+            # (xᵀx/n + r I)⁻¹ xᵀy/n by its dual, which is smaller where there are fewer pictures than samples of one.
+            gram = x @ x.T / len(x)
+            gram[np.diag_indices_from(gram)] += 0.02 * np.trace(gram) / x.shape[1]
+            self.mark.weights = x.T @ np.linalg.solve(gram, np.where(bits, 1.0, -1.0) / len(x))
 
     @staticmethod
     def bits(keys: np.ndarray) -> np.ndarray:
