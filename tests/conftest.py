@@ -14,15 +14,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_DATA = os.environ.get("VESTIGE_DATA")
+
+
 @pytest.fixture(autouse=True)
 def _data_folder() -> Iterator[None]:
     """`vestige learn --data` names its folder in the environment for worker processes; no later test may see that."""
-    before = os.environ.get("VESTIGE_DATA")
     yield
-    if before is None:
+    if _DATA is None:
         os.environ.pop("VESTIGE_DATA", None)
     else:
-        os.environ["VESTIGE_DATA"] = before
+        os.environ["VESTIGE_DATA"] = _DATA
 
 
 @pytest.fixture(scope="session")
