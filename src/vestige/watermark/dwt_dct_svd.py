@@ -27,9 +27,10 @@ import cv2
 import numpy as np
 import pywt
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.roles import Reading
 from vestige.watermark.payload import TAG_BITS, Decoded, PayloadCode
+from vestige.watermark.pictures import checked
 from vestige.watermark.sync import Lock, Template, whiten
 
 _BLOCK = 8
@@ -92,12 +93,8 @@ class DwtDctSvd:
         the three channels, so colours keep their hue. Raises UsageError when the payload does not fit or the images
         are not float N×3×H×W of at least 192×192 pixels, InputError when samples are not finite.
         """
-        images = _checked(images)
-        height, width = images.shape[2:]
-        if min(height, width) < self.minimum_side:
-            raise UsageError(
-                f"The image is {width}×{height} pixels; a mark needs at least {self.minimum_side}×{self.minimum_side}."
-            )
+        images = checked(images, self.minimum_side)
+        height = images.shape[2]
         chips = PayloadCode(key, self._slots).encode(payload).reshape(self.tile // _BLOCK, -1).astype(np.float32)
         pattern = Template(key, self.tile).pattern()
         marked = np.empty_like(images)
@@ -182,7 +179,7 @@ class DwtDctSvd:
         p-value covers everything that was tried. A centred part of at most ``region`` mark pixels a side is read.
         Raises UsageError for arrays that are not float N×3×H×W, InputError when samples are not finite.
         """
-        images = _checked(images)
+        images = checked(images)
         template, code = Template(key, self.tile), PayloadCode(key, self._slots)
         return [self._read_one(image, template, code) for image in images]
 
@@ -287,15 +284,6 @@ class DwtDctSvd:
                 votes = np.where(valid, np.sin(2 * np.pi * self._compand(s / np.float32(gain))), 0.0)
                 np.add.at(soft, (at_y[:, None], at_x[None, :]), votes)
                 yield soft.ravel()
-
-
-def _checked(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != 3 or not np.issubdtype(images.dtype, np.floating):
-        raise UsageError(f"Images are float N×3×H×W arrays in [0, 1], got {images.dtype} {images.shape}.")
-    if images.size and not (np.isfinite(images.min()) and np.isfinite(images.max())):
-        raise InputError("The images hold samples that are not finite; replace them first.")
-    return images.astype(np.float32, copy=False)
 
 
 def _luma(image: np.ndarray) -> np.ndarray:

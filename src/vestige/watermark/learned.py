@@ -35,6 +35,7 @@ from vestige.core.runtime import rng
 from vestige.engines.marking.model import BitReading, EmbedderReader, load_marker
 from vestige.engines.marking.residual import embed_at_native, read_at_native
 from vestige.watermark.payload import TAG_BITS, PayloadCode, pack, unpack
+from vestige.watermark.pictures import checked
 
 #: Where shipped weights are.
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -231,9 +232,7 @@ def load_weights(
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:
     """A checked float32 tensor of pictures, clipped to [0, 1]; UsageError for other arrays, InputError for NaN."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != 3 or images.size == 0 or images.dtype.kind != "f":
-        raise UsageError(f"Images must be float N×3×H×W in [0, 1]; got {images.dtype} {images.shape}.")
-    if not np.isfinite(images).all():
-        raise InputError("The image holds samples that are not finite (NaN or infinity); repair it first.")
-    return torch.from_numpy(np.ascontiguousarray(images, np.float32)).clamp(0, 1)
+    images = checked(images)
+    if images.size == 0:
+        raise UsageError(f"There is no picture in an array of shape {images.shape}.")
+    return torch.from_numpy(np.ascontiguousarray(images)).clamp(0, 1)

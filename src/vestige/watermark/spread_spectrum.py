@@ -30,12 +30,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.roles import Reading
 from vestige.watermark.blind_reader import CELL, BlindReader, luma_of
 from vestige.watermark.carriers import TILE, Carriers
 from vestige.watermark.informed import margins, panel_change
 from vestige.watermark.payload import PayloadCode
+from vestige.watermark.pictures import checked
 
 _PANEL = 1024  # pixels a side, about, that are marked at once
 _C2 = (0.03 * 255) ** 2  # the constant of structural similarity, in squared grey levels
@@ -96,12 +97,8 @@ class SpreadSpectrum:
         UsageError when the payload does not fit, the images are not float N×3×H×W of at least 128×128 pixels or the
         masks have another shape; InputError when samples are not finite.
         """
-        images = _checked(images)
+        images = checked(images, self.minimum_side)
         height, width = images.shape[2:]
-        if min(height, width) < self.minimum_side:
-            raise UsageError(
-                f"The image is {width}×{height} pixels; a mark needs at least {self.minimum_side}×{self.minimum_side}."
-            )
         if masks is not None and (masks.dtype != bool or masks.shape != (len(images), 1, height, width)):
             raise UsageError(f"Masks are bool arrays of shape {(len(images), 1, height, width)}.")
         carriers = Carriers(key)
@@ -171,7 +168,7 @@ class SpreadSpectrum:
         pixels, in standard deviations (about N(0, 1) where there is none, nan where nothing was examined).
         Raises UsageError for arrays that are not float N×3×H×W, InputError when samples are not finite.
         """
-        images = _checked(images)
+        images = checked(images)
         carriers = Carriers(key)
         code = PayloadCode(key, carriers.slots)
         return [BlindReader(carriers, code, image, **self._search).read() for image in images]
@@ -182,7 +179,7 @@ class SpreadSpectrum:
         Parts larger than ``region`` are looked through in overlapping windows. Each mark found is blanked out where
         its map shows it and the rest read again. Readings of the same payload are merged, their maps by maximum.
         """
-        (image,) = _checked(image)
+        (image,) = checked(image)
         carriers = Carriers(key)
         code = PayloadCode(key, carriers.slots)
         found: dict[bytes, Reading] = {}
@@ -213,15 +210,6 @@ class SpreadSpectrum:
                     reading.details["map"] = full
                     found[name] = reading
         return list(found.values())
-
-
-def _checked(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != 3 or not np.issubdtype(images.dtype, np.floating):
-        raise UsageError(f"Images are float N×3×H×W arrays in [0, 1], got {images.dtype} {images.shape}.")
-    if images.size and not (np.isfinite(images.min()) and np.isfinite(images.max())):
-        raise InputError("The images hold samples that are not finite; replace them first.")
-    return images.astype(np.float32, copy=False)
 
 
 def _panels(length: int) -> list[slice]:
