@@ -121,6 +121,21 @@ def test_marks_read_at_any_size_and_keep_to_their_key(board, shape):
     assert board.read(images, PUBLIC_KEY)[0].outcome == "absent"
 
 
+@pytest.mark.parametrize(("bits", "grid"), [(16, (2, 2)), (36, (1, 2)), (64, (1, 1))])
+def test_short_words_are_spread_over_parts_of_the_picture(bits, grid):
+    board = Board(network=Chessboard(bits))
+    assert (board.grid, board.capacity) == (grid, 32)
+    images = np.full((2, 3, 131, 202), 0.5, np.float32)
+    marked = board.mark(images, BITS, PUBLIC_KEY)
+    for reading in board.read(marked, PUBLIC_KEY):
+        np.testing.assert_array_equal(reading.bits, BITS)
+    assert board.read(marked, OTHER)[0].outcome == "absent"
+    assert board.read(marked[..., :1], PUBLIC_KEY)[0].outcome == "absent"
+    if grid != (1, 1):
+        with pytest.raises(UsageError, match="at least 2×"):
+            board.mark(images[..., :1], BITS, PUBLIC_KEY)
+
+
 def test_a_mask_confines_the_change(board):
     images = np.full((1, 3, 80, 90), 0.5, np.float32)
     mask = np.zeros((1, 1, 80, 90), bool)

@@ -96,7 +96,7 @@ class Hidden(LearnedMark):
     >>> from vestige.core.keys import PUBLIC_KEY
     >>> import numpy as np
     >>> mark = Hidden(network=HiddenNet(16, 32, width=8))
-    >>> mark.mark(np.zeros((1, 3, 40, 50), np.float32), np.ones(8), PUBLIC_KEY).shape
+    >>> mark.mark(np.zeros((1, 3, 40, 50), np.float32), np.ones(32), PUBLIC_KEY).shape
     (1, 3, 40, 50)
     """
 

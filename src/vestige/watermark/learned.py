@@ -7,6 +7,9 @@ permutation and a keyed pad make them noise to others, and an authentication tag
     64 <= L < 240:  header and 32 data bits, then a tag of L - 40 bits
     L < 64:         L // 2 data bits, then a tag of the rest; no header, so the payload has exactly that length
 
+A picture is divided into a grid of parts where the network carries fewer than 64 bits, one part of the raw word in
+each; four parts of 16 bits carry the 32 data bits.
+
 Without a convolutional code the reader also tries the flips of its least certain bits (Chase decoding); the p-value is
 the number of tries times 2^-tag.
 
@@ -19,8 +22,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +33,18 @@ import numpy as np
 import torch
 
 from vestige.core.errors import InputError, UsageError
-from vestige.core.keys import derive
+from vestige.core.keys import PUBLIC_KEY, derive
 from vestige.core.roles import Reading
 from vestige.core.runtime import device as device_of
 from vestige.core.runtime import rng
-from vestige.engines.marking.model import BitReading, EmbedderReader, load_marker
+from vestige.engines.marking.model import EmbedderReader, load_marker
 from vestige.engines.marking.residual import embed_at_native, read_at_native
 from vestige.watermark.payload import TAG_BITS, PayloadCode, pack, unpack
 from vestige.watermark.pictures import checked
 
 #: Where shipped weights are.
 WEIGHTS = Path(__file__).parent.parent / "weights"
+_KEYED = 64  # raw bits of a payload of 32
 _PACKED = 40  # header and data bits of a packed payload of up to 32 bits
 _CODED = 240  # from here on a convolutional code fits
 
@@ -67,7 +73,7 @@ class BitCode:
         if length < 16:
             raise UsageError(f"A keyed payload needs a mark of at least 16 bits, got {length}.")
         self.length, self._key = length, bytes(key)
-        self.room = _PACKED if length >= 64 else length // 2
+        self.room = _PACKED if length >= _KEYED else length // 2
         self.tag = length - self.room
         keyed = rng(int.from_bytes(derive(key, "learned mark")[:8], "little"), "raw bits")
         self._order, self._pad = keyed.permutation(length), keyed.integers(0, 2, length).astype(bool)
@@ -83,7 +89,7 @@ class BitCode:
         """float32 0/1 raw bits (L,). Raises UsageError when the payload does not fit."""
         if self.length >= _CODED:
             return (PayloadCode(self._key, self.length).encode(payload) > 0).astype(np.float32)
-        if self.length >= 64:
+        if self.length >= _KEYED:
             fits = "This mark carries up to 32 bits: 5 letters or digits, 4 bytes of other text, or bits."
             try:
                 data = pack(payload)
@@ -127,7 +133,7 @@ class BitCode:
             data, tag = tried[: self.room], tried[self.room :]
             if not np.array_equal(tag, self._tag(data)):
                 continue
-            content = unpack(data) if self.length >= 64 else (None, data.copy())
+            content = unpack(data) if self.length >= _KEYED else (None, data.copy())
             if content is not None:
                 p_value = min(1.0, 2.0 ** (len(doubtful) - self.tag))
                 return Word(content[1], content[0], p_value, 1 - len(pattern) / self.length)
@@ -174,6 +180,18 @@ class LearnedMark:
         """Raw bits of the network."""
         return self.network.bits
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the parts of a picture that carry one payload together."""
+        parts = -(-_KEYED // self.bits)
+        rows = int(parts**0.5)
+        return rows, -(-parts // rows)
+
+    @property
+    def capacity(self) -> int:
+        """Most payload bits of a picture."""
+        return BitCode(PUBLIC_KEY, math.prod(self.grid) * self.bits).capacity
+
     def mark(
         self, images: np.ndarray, payload: str | np.ndarray, key: bytes, masks: np.ndarray | None = None
     ) -> np.ndarray:
@@ -182,10 +200,31 @@ class LearnedMark:
         masks: bool N×1×H×W, where the mark may go; outside them the pictures stay as they are. Raises UsageError when
         the payload does not fit (see `BitCode`) or shapes do not, InputError for samples that are not finite.
         """
+        return self._mark(images, payload, key, masks, self.grid)
+
+    def _mark(
+        self,
+        images: np.ndarray,
+        payload: str | np.ndarray,
+        key: bytes,
+        masks: np.ndarray | None,
+        grid: tuple[int, int],
+    ) -> np.ndarray:
         x = as_tensor(images)
-        raw = torch.from_numpy(BitCode(key, self.bits).encode(payload)).expand(len(x), -1)
+        words = torch.from_numpy(BitCode(key, math.prod(grid) * self.bits).encode(payload)).view(-1, 1, self.bits)
         where = None if masks is None else torch.from_numpy(np.ascontiguousarray(masks))
-        marked = embed_at_native(self.network, x, raw, masks=where, strength=self.strength, limit=self.limit)
+        if where is not None and (where.dtype != torch.bool or where.shape != (len(x), 1, *x.shape[2:])):
+            raise UsageError(f"Masks must be bool {(len(x), 1, *x.shape[2:])}; got {tuple(where.shape)}.")
+        marked = torch.empty_like(x)
+        for (rows, columns), word in zip(_parts(x.shape[2:], grid), words, strict=True):
+            marked[..., rows, columns] = embed_at_native(
+                self.network,
+                x[..., rows, columns],
+                word.expand(len(x), -1),
+                masks=None if where is None else where[..., rows, columns],
+                strength=self.strength,
+                limit=self.limit,
+            )
         return marked.numpy()
 
     def read(self, images: np.ndarray, key: bytes) -> list[Reading]:
@@ -194,11 +233,22 @@ class LearnedMark:
         "read": the tag verifies. Otherwise "absent": the raw bits say nothing without the key, so a damaged payload
         cannot be told from one made with another key; ``details`` has the raw bits.
         """
-        x, code = as_tensor(images), BitCode(key, self.bits)
-        return [self._reading(read_at_native(self.network, x[i : i + 1]), code) for i in range(len(x))]
+        x, grid = as_tensor(images), self.grid
+        if x.shape[2] < grid[0] or x.shape[3] < grid[1]:
+            why = f"the picture is smaller than {grid[1]}×{grid[0]} pixels"
+            return [Reading("absent", 1.0, details={"why": why}) for _ in x]
+        code = BitCode(key, math.prod(grid) * self.bits)
+        soft = [read_at_native(self.network, x[..., rows, columns]).soft for rows, columns in _parts(x.shape[2:], grid)]
+        return [reading_of(code, [word.numpy()]) for word in torch.cat(soft, 1)]
 
-    def _reading(self, found: BitReading, code: BitCode) -> Reading:
-        return reading_of(code, [found.soft[0].numpy()])
+
+def _parts(size: Sequence[int], grid: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Rows and columns of the grid's parts, row by row; raises UsageError where a part would be empty."""
+    height, width = size
+    if height < grid[0] or width < grid[1]:
+        raise UsageError(f"The image is {width}×{height} pixels; this mark needs at least {grid[1]}×{grid[0]}.")
+    down, across = ([round(i * n / k) for i in range(k + 1)] for n, k in zip(size, grid, strict=True))
+    return [(slice(*rows), slice(*columns)) for rows in pairwise(down) for columns in pairwise(across)]
 
 
 def reading_of(code: BitCode, attempts: list[np.ndarray], details: dict[str, Any] | None = None) -> Reading:

@@ -6,6 +6,7 @@ Source: Mask Image Watermarking, NeurIPS 2025 (arXiv 2504.12739).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -145,7 +146,7 @@ class MaskMark(LearnedMark):
 
     >>> net = MaskMarkNet(16, 32, base=4, reader_base=4, levels=2, middle=2, outside=4)
     >>> mark = MaskMark(network=net)
-    >>> mark.mark(np.zeros((1, 3, 40, 50), np.float32), np.ones(8), PUBLIC_KEY).shape
+    >>> mark.mark(np.zeros((1, 3, 40, 50), np.float32), np.ones(32), PUBLIC_KEY).shape
     (1, 3, 40, 50)
     """
 
@@ -167,6 +168,12 @@ class MaskMark(LearnedMark):
     def build(**settings: Any) -> MaskMarkNet:
         return MaskMarkNet(**settings)
 
+    def mark(
+        self, images: np.ndarray, payload: str | np.ndarray, key: bytes, masks: np.ndarray | None = None
+    ) -> np.ndarray:
+        """As `LearnedMark.mark`; with masks one word of the network's own length fills the region."""
+        return self._mark(images, payload, key, masks, self.grid if masks is None else (1, 1))
+
     def mark_regions(
         self, images: np.ndarray, payloads: Sequence[str | np.ndarray], masks: Sequence[np.ndarray], key: bytes
     ) -> np.ndarray:
@@ -186,7 +193,17 @@ class MaskMark(LearnedMark):
     def read(self, images: np.ndarray, key: bytes) -> list[Reading]:
         """As `LearnedMark.read`; ``details`` has the map (float32 S×S), the marked share of the area, and ``marks``:
         the `Reading` of every connected part that verifies, largest first, with its mask."""
-        return [self._read_regions(picture[None], BitCode(key, self.bits)) for picture in as_tensor(images)]
+        found = [self._read_regions(picture[None], BitCode(key, self.bits)) for picture in as_tensor(images)]
+        if self.grid == (1, 1):
+            return found
+        # A word over the parts of the whole picture has the longer tag, so it goes before those of regions.
+        divided = super().read(images, key)
+        return [
+            replace(whole, details={**(whole.details or {}), **(one.details or {}), "marks": []})
+            if whole.outcome == "read"
+            else one
+            for whole, one in zip(divided, found, strict=True)
+        ]
 
     def read_all(self, images: np.ndarray, key: bytes) -> list[list[Reading]]:
         """Every mark of each picture that verifies: one Reading for each connected part, or for the whole map."""
