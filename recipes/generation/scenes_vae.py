@@ -18,8 +18,6 @@ deviation of the latents.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ import torch
 from torch import nn
 
 from vestige.core.errors import InputError, UsageError
+from vestige.core.files import folder_atomic
 from vestige.engines.marking.mixture import scenes_and_photos
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
@@ -100,11 +99,8 @@ def save_vae(model: Any, out: Path, *, pictures: torch.Tensor) -> None:
     folder = out / "vae"
     if folder.exists() and not (folder / "config.json").is_file():
         raise InputError(f"{folder} exists and is no autoencoder folder; choose another --out.")
-    with tempfile.TemporaryDirectory(prefix=".vae.", dir=out) as temporary:
-        model.save_pretrained(Path(temporary) / "new", safe_serialization=True)
-        if folder.exists():
-            shutil.move(folder, Path(temporary) / "old")
-        shutil.move(Path(temporary) / "new", folder)
+    with folder_atomic(folder) as new:
+        model.save_pretrained(new, safe_serialization=True)
 
 
 RECIPE = Recipe(

@@ -32,6 +32,7 @@ from vestige.core.keys import derive
 from vestige.core.runtime import rng
 from vestige.data.distortions import distort
 from vestige.data.scenes import render_pack
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.diffusion.latent import encode_images
 from vestige.engines.diffusion.pipeline import TextToImage, load_pipeline
 from vestige.engines.diffusion.schedules import cosine
@@ -58,7 +59,6 @@ from vestige.watermark.safe_sd_net import (
     random_mixings,
     stage_one_loss,
 )
-from vestige.watermark.wouaf import load_autoencoder
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {"widths": (16, 32, 32), "reader": 48, "unet": (32, 64), "perceptual": False},

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from vestige.core.errors import InputError, UsageError
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.marking.distort import DistortionLayer, apply
 from vestige.engines.marking.job import MarkingPlan, marking_job
 from vestige.engines.marking.mixture import scenes_and_photos
@@ -34,7 +35,7 @@ from vestige.engines.optim import parameter_groups
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.watermark.learned import WEIGHTS
-from vestige.watermark.wouaf import AUGMENTATIONS, WouafNet, load_autoencoder
+from vestige.watermark.wouaf import AUGMENTATIONS, WouafNet
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {"bits": 16, "size": 64, "depth": 18, "reader_width": 0.25, "stem": "cifar"},

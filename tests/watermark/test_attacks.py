@@ -10,10 +10,11 @@ import torch
 
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import to_float
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.metrics.quality import psnr
 from vestige.nn.vae import identity_vae, small_vae
 from vestige.watermark.attacks import ATTACKS, NEEDS, SUITES, Context, attack, missing, trials
-from vestige.watermark.attacks.regeneration import load_autoencoder, load_model, native, regenerate, tilewise
+from vestige.watermark.attacks.regeneration import load_model, native, regenerate, tilewise
 from vestige.watermark.attacks.several import residual
 
 
@@ -208,7 +209,7 @@ def test_folders_of_models_are_read(model, tmp_path, images):
     assert native(plain).size == 16
     assert regenerate(images, plain, 0.1, steps=10).shape == images.shape
     small_vae(16, (8, 16), 4).save_pretrained(tmp_path / "vae")
-    coded = attack(images, "vae", 0, context=Context(autoencoder=load_autoencoder(tmp_path / "vae")))
+    coded = attack(images, "vae", 0, context=Context(autoencoder=load_autoencoder(tmp_path / "vae", tiny=True)))
     assert coded.shape == images.shape
     with pytest.raises(InputError, match="AutoencoderKL"):
         load_autoencoder(folder / "unet")

@@ -12,12 +12,13 @@ from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode as encode_file
 from vestige.core.runtime import rng
 from vestige.core.subjects import ImageSubject
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.marking.model import BitReading, Trial, load_marker, save_marker
 from vestige.metrics.bits import match_p_value
 from vestige.nn.modulation import EqualisedLinear, bake, chosen_layers, inputs_of, modulated
 from vestige.nn.vae import decode, encode, small_vae
 from vestige.watermark.users import MOST_USERS, UserRegistry, collision_budget, needed_matches
-from vestige.watermark.wouaf import Wouaf, WouafNet, load_autoencoder, modulated_layers
+from vestige.watermark.wouaf import Wouaf, WouafNet, modulated_layers
 
 KEY = b"a key for tests only"
 

@@ -11,10 +11,11 @@ import torch
 from vestige.app.learning import run
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.marking.distort import Draw
 from vestige.engines.recipe import load_recipe
 from vestige.nn.vae import decode, encode
-from vestige.watermark.wouaf import Wouaf, load_autoencoder
+from vestige.watermark.wouaf import Wouaf
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["batch_size=8", "log_every=1", "validate_every=0"]

@@ -316,7 +316,8 @@ def _models(settings: Settings) -> Context:
     """The models of this process; loaded once."""
     if not (settings.model or settings.autoencoder or settings.captioner):
         return Context(steps=settings.steps)
-    from vestige.watermark.attacks.regeneration import load_autoencoder, load_model
+    from vestige.engines.diffusion.autoencoders import load_autoencoder
+    from vestige.watermark.attacks.regeneration import load_model
 
     caption = None
     if settings.captioner:
@@ -325,7 +326,7 @@ def _models(settings: Settings) -> Context:
         caption = load_captioner(settings.captioner)
     return Context(
         model=load_model(settings.model) if settings.model else None,
-        autoencoder=load_autoencoder(settings.autoencoder) if settings.autoencoder else None,
+        autoencoder=load_autoencoder(settings.autoencoder, tiny=True) if settings.autoencoder else None,
         caption=caption,
         steps=settings.steps,
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,29 @@ def write_atomic(path: str | Path, data: bytes | str, *, mode: int | None = None
             raise
     except OSError as error:
         raise InputError(f"Cannot write {path} ({error.strerror or error}).") from None
+
+
+@contextmanager
+def folder_atomic(path: str | Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of ``path`` when the block ends without an error.
+
+    What was at ``path`` is replaced. Raises InputError when something cannot be written, in the block too.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", dir=path.parent))
+        try:
+            new = temporary / "new"
+            new.mkdir()
+            yield new
+            if path.exists():
+                path.rename(temporary / "old")
+            new.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"Cannot write {path} ({' '.join(str(error.strerror or error).split())[:120]}).") from None
 
 
 def _default_mode() -> int:

@@ -44,15 +44,25 @@ class _Block(nn.Module):
 class Purifier(nn.Module):
     """Generator: 9×9 stem, two halvings, residual blocks, two sub-pixel doublings, 9×9 head and tanh.
 
+    With c = x without its ``drop`` lowest bits, moved to the middle of the q = 2^drop values it may have had, the
+    output is c + (q/2 levels)·tanh(D(E(c))). Nothing but c enters, so bits in the dropped planes cannot leave; the
+    higher ones stay. A pass costs 40.6 dB for three bits where the network has learnt nothing, and less with it.
+
     channels: 1 or 3. width: of the stem (64 in full size); the middle is four times as wide. blocks: 16 in full size.
+    drop: 1 to 4 bits.
 
     >>> Purifier(3, width=8, blocks=1).eval()(torch.rand(1, 3, 18, 21)).shape
     torch.Size([1, 3, 18, 21])
     """
 
-    def __init__(self, channels: int = 3, *, width: int = 64, blocks: int = 16) -> None:
+    values: Tensor
+
+    def __init__(self, channels: int = 3, *, width: int = 64, blocks: int = 16, drop: int = 2) -> None:
         super().__init__()
+        if not 1 <= drop <= 4:
+            raise UsageError(f"drop is {drop}; from 1 to 4 of the eight bits can be redrawn.")
         wide = 4 * width
+        self.register_buffer("values", torch.tensor(2.0**drop))
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, width, 9, 1, 4), nn.PReLU(),
             nn.Conv2d(width, 2 * width, 3, 2, 1), nn.PReLU(),
@@ -64,14 +74,27 @@ class Purifier(nn.Module):
             nn.Conv2d(2 * width, 4 * width, 3, 1, 1), nn.PixelShuffle(2), nn.PReLU(),
             nn.Conv2d(width, channels, 9, 1, 4),
         )  # fmt: skip
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.zeros_(last.weight)  # an untrained network gives the middle values
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """Pictures with every sample in the middle of the values it may have had, still in [0, 1]."""
+        levels = (images.float() * 255).round().clamp(0, 255)
+        return ((levels / self.values).floor() * self.values + (self.values - 1) / 2) / 255
+
+    def redrawn(self, coarse: Tensor) -> Tensor:
+        """What is added to the middle values, in units of half the dropped range: N×C×H×W in [-1, 1]."""
+        height, width = coarse.shape[2:]
+        padded = F.pad(coarse, (0, -width % 4, 0, -height % 4), mode="replicate") * 2 - 1
+        features = self.encoder(padded)
+        return torch.tanh(self.decoder(features + self.body(features)).float())[:, :, :height, :width]
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures N×C×H×W in [0, 1], any size -> the same shape in [0, 1]."""
-        height, width = images.shape[2:]
-        padded = F.pad(images, (0, -width % 4, 0, -height % 4), mode="replicate") * 2 - 1
-        features = self.encoder(padded)
-        made = torch.tanh(self.decoder(features + self.body(features)))
-        return (made / 2 + 0.5)[:, :, :height, :width]
+        coarse = self.coarse(images)
+        # A little less than half the range, so that rounding cannot reach the next one.
+        return coarse + self.redrawn(coarse) * (0.499 * self.values / 255)
 
 
 class Discriminator(nn.Module):

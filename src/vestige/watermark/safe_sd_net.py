@@ -29,13 +29,13 @@ from vestige.core.files import write_atomic
 from vestige.core.keys import derive
 from vestige.core.runtime import rng
 from vestige.core.safetensors_header import read_header
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.diffusion.latent import shrink_factor
 from vestige.engines.marking.critic import Critic
 from vestige.engines.marking.model import straight_clamp
 from vestige.metrics.perceptual import perceptual_distance
 from vestige.nn.jnd import jnd
 from vestige.watermark.safe_sd_marks import modules
-from vestige.watermark.wouaf import load_autoencoder
 
 _LARGEST = 64  # latent positions along a side: K has their fourth power entries
 

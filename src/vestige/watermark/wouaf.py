@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vestige.core.errors import InputError, UsageError
+from vestige.core.files import folder_atomic
 from vestige.core.findings import Finding
 from vestige.core.runtime import device as device_of
 from vestige.core.subjects import ImageSubject
+from vestige.engines.diffusion.autoencoders import autoencoder_folder, load_autoencoder
 from vestige.engines.marking.distort import Draw
 from vestige.engines.marking.model import BitReading, EmbedderReader, Level, Trial
 from vestige.engines.marking.residual import read_at_native
@@ -202,32 +203,6 @@ def _untrained(config: Mapping[str, Any]) -> Any:
         raise UsageError(f"No autoencoder has this configuration ({' '.join(str(error).split())[:120]}).") from None
 
 
-def load_autoencoder(folder: str | Path) -> Any:
-    """The ``AutoencoderKL`` of a diffusers folder: of the autoencoder itself, or of a pipeline that has one in "vae".
-
-    Offline and from safetensors alone. Raises InputError when there is none or it is damaged.
-    """
-    from diffusers import AutoencoderKL
-
-    place = _autoencoder_folder(Path(folder))
-    try:
-        vae, info = AutoencoderKL.from_pretrained(
-            place, local_files_only=True, use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False
-        )
-    except Exception as error:  # the library raises every type on damaged folders
-        raise InputError(f"{folder} has no readable autoencoder ({' '.join(str(error).split())[:120]}).") from None
-    if info["missing_keys"]:
-        raise InputError(f"{folder} lacks weights its configuration asks for ({min(info['missing_keys'])}).")
-    return vae.requires_grad_(False).eval()
-
-
-def _autoencoder_folder(folder: Path) -> Path:
-    place = folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
-    if not (place / "config.json").is_file():
-        raise InputError(f"{folder} is no diffusers folder with an autoencoder.")
-    return place
-
-
 class Wouaf:
     """Per-user decoders, and the user behind a picture.
 
@@ -318,16 +293,10 @@ class Wouaf:
         if out.exists():
             raise InputError(f"{out} exists already; choose another name.")
         vae = self.stamp(bits, load_autoencoder(source))
-        inside = _autoencoder_folder(source).relative_to(source)
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{out.name[:80]}.", dir=out.parent) as temporary:
-                copied = Path(temporary) / "new"
-                shutil.copytree(source, copied, ignore=_weights_in(_autoencoder_folder(source)))
-                vae.save_pretrained(copied / inside, safe_serialization=True)
-                copied.rename(out)
-        except (OSError, shutil.Error) as error:
-            raise InputError(f"Cannot write {out} ({' '.join(str(error).split())[:120]}).") from None
+        inside = autoencoder_folder(source).relative_to(source)
+        with folder_atomic(out) as copied:
+            shutil.copytree(source, copied, ignore=_weights_in(source / inside), dirs_exist_ok=True)
+            vae.save_pretrained(copied / inside, safe_serialization=True)
         return out
 
     @torch.no_grad()

@@ -7,8 +7,6 @@ identity as its autoencoder); ``load_pipeline`` reads ours and others' folders, 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import torch
 from torch import nn
 
 from vestige.core.errors import InputError, UsageError
-from vestige.core.files import read_json
+from vestige.core.files import folder_atomic, read_json
 from vestige.core.safetensors_header import read_header
 from vestige.engines.diffusion.losses import diffusion_loss
 from vestige.engines.diffusion.samplers import Denoiser, Sampler, Step, sample
@@ -200,18 +198,8 @@ def save_pipeline(folder: str | Path, model: TextToImage) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:80]}.", dir=folder.parent))
-        try:
-            pipeline.save_pretrained(temporary / "new", safe_serialization=True)
-            if folder.exists():
-                folder.rename(temporary / "old")
-            (temporary / "new").rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise InputError(f"Cannot write {folder} ({error.strerror or error}).") from None
+    with folder_atomic(folder) as new:
+        pipeline.save_pretrained(new, safe_serialization=True)
     return folder
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
 from vestige.watermark.attacks.registry import Context, Pictures, own_autoencoder, register
 
@@ -99,29 +99,6 @@ def load_model(folder: str | Path) -> Any:
     model = load_pipeline(folder)
     native(model)
     return model
-
-
-def load_autoencoder(folder: str | Path) -> Any:
-    """A diffusers AutoencoderKL or AutoencoderTiny folder (or a pipeline folder with one), from safetensors alone.
-
-    Raises InputError when the folder holds no such autoencoder.
-    """
-    import diffusers
-
-    from vestige.core.files import read_json
-
-    path = Path(folder)
-    path = path / "vae" if (path / "vae" / "config.json").is_file() else path
-    kind = read_json(path / "config.json").get("_class_name")
-    if kind not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise InputError(f"{path} holds {kind!r}; give the folder of an AutoencoderKL or AutoencoderTiny.")
-    try:
-        made = getattr(diffusers, kind).from_pretrained(
-            path, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be loaded as an autoencoder ({str(error)[:160]}).") from None
-    return made.eval().requires_grad_(False)
 
 
 def tilewise(

@@ -21,6 +21,7 @@ from vestige.core.runtime import rng
 from vestige.data.distortions import distort
 from vestige.data.packs import load_pack
 from vestige.data.scenes import render_pack
+from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.metrics.bits import bit_accuracy
 from vestige.metrics.distribution import frechet_distance
 from vestige.metrics.quality import psnr
@@ -32,7 +33,7 @@ from vestige.watermark.dwt_dct_svd import DwtDctSvd
 from vestige.watermark.learned import WEIGHTS
 from vestige.watermark.stable_signature import StableSignature, whitened
 from vestige.watermark.users import UserRegistry, collision_budget
-from vestige.watermark.wouaf import Wouaf, WouafNet, load_autoencoder, modulated_layers
+from vestige.watermark.wouaf import Wouaf, WouafNet, modulated_layers
 
 #: The card's post-processing, each at its strongest.
 AFTER = (
