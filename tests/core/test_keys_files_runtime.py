@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vestige.core.errors import InputError, KeyFileError, UsageError
-from vestige.core.files import read_json, write_atomic, write_json
+from vestige.core.files import folder_atomic, read_json, write_atomic, write_json
 from vestige.core.keys import derive, fingerprint, generate_key, load_key
 from vestige.core.runtime import device, rng, versions
 
@@ -82,3 +82,27 @@ def test_devices_and_versions():
     with pytest.raises(UsageError, match="no device"):
         device("quantum")
     assert {"python", "numpy", "vestige"} <= versions().keys()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "deep" / "model"
+    with folder_atomic(out) as new:
+        (new / "a").write_text("1")
+        assert not out.exists()
+
+    def fails() -> None:
+        with folder_atomic(out) as new:
+            (new / "b").write_text("2")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fails()
+    assert [p.name for p in out.iterdir()] == ["a"]
+    with folder_atomic(out) as new:
+        (new / "c").write_text("3")
+    assert [p.name for p in out.iterdir()] == ["c"]
+    assert [p.name for p in out.parent.iterdir()] == ["model"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write") as caught, folder_atomic(tmp_path / "file" / "model"):
+        pass
+    assert "\n" not in str(caught.value)
