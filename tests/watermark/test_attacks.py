@@ -12,10 +12,12 @@ from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import to_float
 from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.metrics.quality import psnr
+from vestige.nn.resnet import ResNetConfig
 from vestige.nn.vae import identity_vae, small_vae
 from vestige.watermark.attacks import ATTACKS, NEEDS, SUITES, Context, attack, missing, trials
 from vestige.watermark.attacks.regeneration import load_model, native, regenerate, tilewise
 from vestige.watermark.attacks.several import residual
+from vestige.watermark.robust_limits import Substitute
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,7 @@ def context(model, pattern) -> Context:
         pool=[np.float32(rng.random((1, 3, 40 + 9 * i, 70))) for i in range(3)],
         caption=lambda x: ["a red ball"] * len(x),
         purifier=lambda x: 1 - x,
+        substitute=Substitute(ResNetConfig(18, width=0.125, classes=1), side=32),
         steps=2,
     )
 
@@ -131,6 +134,15 @@ def test_a_chain_is_its_steps_in_order(images):
 def correlation(images: np.ndarray, pattern: np.ndarray) -> float:
     found = residual(images)
     return float((found * pattern).sum() / np.sqrt((found**2).sum() * (pattern**2).sum() * len(images)))
+
+
+def test_a_substitute_detector_is_deceived_within_its_budget(images):
+    substitute = Substitute(ResNetConfig(18, width=0.125, classes=1), side=32)
+    moved = attack(images, "substitute", 6, context=Context(substitute=substitute))
+    assert np.abs(moved - images).max() <= 6.01 / 255
+    with torch.no_grad():
+        before, after = (substitute.logits(torch.from_numpy(x)) for x in (images, moved))
+    assert (after < before).all()
 
 
 def test_collusion_removes_and_forgery_plants_a_fixed_pattern(photo, pattern):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,16 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.core.errors import UsageError
+from vestige.core.checkpoint import ModelSubject
+from vestige.core.errors import InputError, UsageError
+from vestige.core.files import write_atomic
 from vestige.core.runtime import rng
 from vestige.engines.diffusion.editing import start_at
 from vestige.engines.diffusion.losses import diffusion_loss
-from vestige.engines.diffusion.pipeline import TextToImage
+from vestige.engines.diffusion.pipeline import TextToImage, load_pipeline
 from vestige.engines.diffusion.samplers import Denoiser, sample
 from vestige.engines.diffusion.schedules import grid
 from vestige.nn.features import FeatureNet, load_feature_net
 from vestige.watermark.attacks.regeneration import tilewise
-from vestige.watermark.attacks.registry import eight_bit
+from vestige.watermark.attacks.registry import check, eight_bit
+from vestige.watermark.learned import WEIGHTS
+
+#: How the controls for the shipped model are made.
+TRAIN = "vestige learn recipes/watermark/ctrlregen"
 
 
 def edges(images: Tensor, low: float = 100, high: float = 150) -> Tensor:
@@ -82,6 +89,23 @@ def match_colours(images: np.ndarray, references: np.ndarray) -> np.ndarray:
     return np.stack([match_histograms(transport_colours(match_histograms(i, r), r), r) for i, r in pairs])
 
 
+def _shipped(weights: str | Path | None) -> tuple[TextToImage, str | Path]:
+    """The model of scenes and its controls; raises InputError, with the commands, where one is missing."""
+    folder, controls = WEIGHTS / "scenes_text2image", weights or WEIGHTS / "ctrlregen.safetensors"
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no text-to-image model in {folder}; train it with: "
+            "vestige learn recipes/generation/scenes_text2image, or give CtrlRegen a model."
+        )
+    if not Path(controls).is_file():
+        raise InputError(
+            f"There are no controls of CtrlRegen in {controls}; train them with: {TRAIN}, and copy them there."
+        )
+    model = load_pipeline(folder)
+    assert isinstance(model, TextToImage)
+    return model, controls
+
+
 class FeatureTokens(nn.Module):
     """Places of the last map of a `FeatureNet` as tokens N×L×256: what a small picture shows, and roughly where."""
 
@@ -99,29 +123,36 @@ class FeatureTokens(nn.Module):
 class CtrlRegen(nn.Module):
     """Both controls on a copy of a text-to-image model, their loss, and the removal of marks.
 
-    model: frozen; its UNet is copied. encoder: pictures in [0, 1] -> tokens N×L×width, with an attribute ``width``;
-    frozen. semantic: the weight a of the picture's tokens, 0 leaves them out; spatial: of the edges.
-    thresholds: of Canny (100 and 150 in the paper, at 512 pixels).
+    model: frozen; its UNet is copied. Without one, the model of scenes that comes with vestige, with its trained
+    controls. weights: a file that `save` wrote; a model without one gets controls to be trained. encoder: pictures in
+    [0, 1] -> tokens N×L×width, with an attribute ``width``; frozen. semantic: the weight a of the picture's tokens, 0
+    leaves them out; spatial: of the edges. thresholds: of Canny, by default those of ``weights``, else the paper's,
+    100 and 150 at 512 pixels. Raises InputError when weights are missing or damaged, UsageError when they are of
+    another model.
     """
 
     slug = "ctrlregen"
 
     def __init__(
         self,
-        model: TextToImage,
+        model: TextToImage | None = None,
         encoder: Any = None,
         *,
+        weights: str | Path | None = None,
         semantic: float = 1.0,
         spatial: float = 1.0,
-        thresholds: tuple[float, float] = (100, 150),
+        thresholds: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         from diffusers import ControlNetModel
         from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 
+        if model is None:
+            model, weights = _shipped(weights)
         self.model = model.requires_grad_(False)
         self.encoder = (encoder or FeatureTokens()).requires_grad_(False)
-        self.semantic, self.spatial, self.thresholds = semantic, spatial, thresholds
+        self.semantic, self.spatial = semantic, spatial
+        self.thresholds: tuple[float, float] = (100.0, 150.0)
         width = int(model.unet.config.cross_attention_dim)
         self.factor = 2 ** (len(model.vae.config.block_out_channels) - 1)
         halvings = self.factor.bit_length() - 1
@@ -145,11 +176,27 @@ class CtrlRegen(nn.Module):
         for processor in processors.values():
             if isinstance(processor, nn.Module):
                 processor.requires_grad_(True)
+        if weights is not None:
+            self.load(weights)
+        if thresholds is not None:
+            self.thresholds = (float(thresholds[0]), float(thresholds[1]))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> CtrlRegen:
+        """As usual, but for the frozen parts: their batch statistics must not follow the training pictures."""
+        super().train(mode)
+        self.model.eval()
+        self.encoder.eval()
+        return self
 
     def controls(self) -> dict[str, Tensor]:
         """The trained part alone: state of the projection, the attention adapters and the edge network."""
-        chosen = {n for n, p in self.named_parameters() if p.requires_grad}
-        return {name: value for name, value in self.state_dict().items() if name in chosen}
+        # By name, because a moving average of this module has nothing that requires a gradient.
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if name.startswith(("control.", "projection.")) or ".processor.to_" in name
+        }
 
     def load_controls(self, state: dict[str, Tensor]) -> None:
         """Take over what `controls` gave. Raises UsageError when names or shapes do not fit this model."""
@@ -157,6 +204,22 @@ class CtrlRegen(nn.Module):
         if set(own) != set(state) or any(own[n].shape != state[n].shape for n in own):
             raise UsageError("These controls were trained for another model.")
         self.load_state_dict(state, strict=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write `controls` and the thresholds they were trained with as safetensors, atomically."""
+        from safetensors.torch import save
+
+        state = {name: value.detach().cpu().contiguous() for name, value in self.controls().items()}
+        write_atomic(path, save({**state, "thresholds": torch.tensor(self.thresholds, dtype=torch.float32)}))
+
+    def load(self, path: str | Path) -> None:
+        """Take over what `save` wrote; raises InputError for a damaged file, UsageError for another model's."""
+        state = ModelSubject.open(Path(path)).state_dict()
+        thresholds = state.pop("thresholds", torch.empty(0))
+        if thresholds.shape != (2,) or not all(torch.isfinite(x).all() for x in (thresholds, *state.values())):
+            raise InputError(f"{path} holds no controls of CtrlRegen, or damaged ones; train them again with: {TRAIN}")
+        self.load_controls(state)
+        self.thresholds = (float(thresholds[0]), float(thresholds[1]))
 
     def _network(self, images: Tensor, edge_map: Tensor) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """The controlled UNet as a function of (x, time, text context)."""
@@ -208,18 +271,25 @@ class CtrlRegen(nn.Module):
     ) -> np.ndarray:
         """Pictures float N×3×H×W regenerated under their own meaning and edges; float32 of the same shape.
 
-        strength: s in (0, 1]; 1 starts from pure noise. prompts: one for each picture, or none. colours: match them to
-        the input at the end. Large pictures are done in tiles. Raises UsageError for a strength out of range.
+        strength: s in (0, 1]; 1 starts from pure noise. prompts: one for each picture, or none. negative, guidance: of
+        classifier-free guidance by the prompts; both sides see the picture. colours: match them to the input at the
+        end. Large pictures are done in tiles. Raises UsageError for a strength out of range, a number of prompts that
+        is not that of the pictures or arrays of another shape, InputError for samples that are not finite.
         """
-        model = self.model
+        check(images)
+        if prompts and len(prompts) != len(images):
+            raise UsageError(f"There are {len(prompts)} prompts for {len(images)} pictures; give one for each.")
+        model, training = self.model, self.training
         levels = start_at(grid(model.table, min(steps, len(model.table))), strength)
         generator = torch.Generator().manual_seed(int(rng(seed, "ctrlregen").integers(2**62)))
         size = min(model.latent_shape()[1:]) * self.factor
-        self.eval()
-        null = model.embed(negative) if guidance != 1.0 else None
+        # Prompts that all equal the negative one have nothing to be guided by.
+        guided = guidance != 1.0 and any(said != negative for said in prompts or [""])
+        null = model.embed(negative) if guided else None
 
         def redraw(tiles: Tensor, which: Tensor) -> Tensor:
             said = [prompts[i] for i in which.tolist()] if prompts else [""] * len(tiles)
+            tiles = tiles.to(model.device)
             network = self._network(tiles, edges(tiles, *self.thresholds))
             denoiser = Denoiser(network, model.table, model.prediction, model.embed(said), null, guidance=guidance)
             latents = model.encode(tiles)
@@ -229,7 +299,12 @@ class CtrlRegen(nn.Module):
                 start = float(model.table.alpha[levels[0]]) * latents + float(model.table.sigma[levels[0]]) * noise
             return model.decode(sample(denoiser, start, levels, "dpm++")).cpu()
 
-        made = tilewise(torch.from_numpy(np.ascontiguousarray(images, np.float32)), size, redraw, batch=batch).numpy()
+        self.eval()
+        try:
+            stacked = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+            made = tilewise(stacked, size, redraw, batch=batch).numpy()
+        finally:
+            self.train(training)
         return eight_bit(match_colours(made, images) if colours else made)
 
     def attack(self, images: np.ndarray) -> np.ndarray:

@@ -105,3 +105,18 @@ def _spoof(images: Pictures, strength: float, seed: int, context: Context) -> Pi
     dark = np.float32(0.7) * images
     room = 1 - dark.max((1, 2, 3), keepdims=True)
     return dark + marked * room / np.maximum(marked.max((1, 2, 3), keepdims=True), 1e-6)
+
+
+@register(
+    "substitution",
+    "largest change in grey levels against a classifier that stands in for the detector",
+    (4, 8, 12),
+    (8,),
+    0.1,
+    64,
+    needs=("substitute",),
+)
+def _substitute(images: Pictures, strength: float, seed: int, context: Context) -> Pictures:
+    return np.concatenate(
+        [context.substitute.attack(one[None], epsilon=strength / 255, steps=40, passes=1) for one in images]
+    )

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from vestige.core.errors import UsageError
 from vestige.watermark.attacks.registry import ATTACKS, Context, ImageAttack, Pictures, lookup, missing
 
-_FAMILIES = ("signal", "compression", "geometric", "platform", "collusion", "forgery", "regeneration", "editing")
+_FAMILIES = (
+    "signal", "compression", "geometric", "platform", "collusion", "forgery", "regeneration", "editing", "substitution",
+)  # fmt: skip
 
 #: Name -> attacks. Every family is a suite; the others take from several.
 SUITES: dict[str, tuple[str, ...]] = {
