@@ -5,11 +5,12 @@
     vestige learn recipes/watermark/wouaf --set vae=FOLDER --seed 1 --out RUN   # the shadow of the secrecy claim
 
 vae: any diffusers folder with an ``AutoencoderKL`` (of a pipeline, or the autoencoder alone); "" takes the shipped one.
-Presets: "cpu" (64 pixels, 16 bits, 15 minutes on one core), "gpu" (64 pixels, 32 bits; add --set steps=8000 --set
+Presets: "cpu" (64 pixels, 16 bits, half an hour on one core), "gpu" (64 pixels, 32 bits; add --set steps=8000 --set
 batch_size=64 --set precision=auto) and "paper" (512 pixels, 32 bits, ResNet-50, 50,000 steps of 32 at a rate of 1e-4
 there). Options: bits and size, 0 keeps the preset's; chance, of each augmentation; pixels, the weight of the mean
-squared error; decoder_rate, learning rate of the decoder over that of the rest; first and spread, see `WouafNet`;
-pictures, the number of squares to train on; limit, of photographs, 0 all.
+squared error; decoder_rate, learning rate of the decoder over that of the rest; growth, share of the run in which the
+pictures of a batch grow from one to all; first and spread, see `WouafNet`; pictures, the number of squares to train on;
+limit, of photographs, 0 all.
 
 Results: wouaf.safetensors in the run's folder, with the autoencoder. For the claims copies go to the package's weights
 folder as wouaf.safetensors and, of the run with another seed, wouaf_shadow.safetensors.
@@ -91,10 +92,11 @@ def build(ctx: RecipeContext) -> Job:
 
     plan = MarkingPlan(
         layer=Augmentation(AUGMENTATIONS, chance=o["chance"]),
-        # Bits first. The gates also open by themselves, so that a run whose bits come late still ends with pictures.
+        # Bits first, and on few pictures: with all of them at once they are not found. The gates also open by
+        # themselves, so that a run whose bits come late still ends with pictures.
         stages=[
-            Stage("fidelity", wait=50, accuracy=0.9, patience=share(0.35), ramp=share(0.2)),
-            Stage("distortions", wait=50, accuracy=0.9, patience=share(0.2), ramp=share(0.2)),
+            Stage("fidelity", wait=share(o["growth"]), accuracy=0.9, patience=share(0.2), ramp=share(0.2)),
+            Stage("distortions", wait=share(0.05), accuracy=0.9, patience=share(0.15), ramp=share(0.15)),
         ],
     )
     facts = {"preset": o["preset"], "chance": o["chance"], "seed": ctx.seed, "fingerprints": "even weight"}
@@ -103,11 +105,25 @@ def build(ctx: RecipeContext) -> Job:
         facts=facts,
     )  # fmt: skip
     drawn = job.batches
-    job.batches = lambda number, generator: even(drawn(number, generator))
+
+    def batches(number: int, generator: torch.Generator) -> dict[str, Any]:
+        return even(few(drawn(number, generator), shown(number / max(1, share(o["growth"])), len(squares))))
+
+    job.batches = batches
     decoder = [{**g, "lr": ctx.config.lr * o["decoder_rate"]} for g in parameter_groups(net.vae.decoder, 0.0)]
     rest = torch.nn.ModuleList([net.mapping, net.affine, net.reader])
     job.parameters = [*decoder, *parameter_groups(rest, ctx.config.weight_decay)]
     return job
+
+
+def shown(progress: float, pictures: int) -> int:
+    """How many pictures a batch is drawn from: one at first, all from progress 1 on, growing by a constant factor."""
+    return max(1, round(pictures ** min(1.0, progress)))
+
+
+def few(batch: dict[str, Any], count: int) -> dict[str, Any]:
+    """The batch with pictures among the first ``count``: where all look alike, the reader can only learn the marks."""
+    return {**batch, "ids": [number % count for number in batch["ids"]]}
 
 
 def even(batch: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +152,7 @@ RECIPE = Recipe(
     about="WOUAF: an image decoder for every user, made by modulating weights, and the reader that tells users apart.",
     build=build,
     config=TrainConfig(
-        steps=900, batch_size=16, lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=0.02, clip=1.0,
+        steps=1300, batch_size=32, lr=4e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=0.02, clip=1.0,
         log_every=25, validate_every=250, checkpoint_every=50,
     ),
     reach={
@@ -145,7 +161,7 @@ RECIPE = Recipe(
         "psnr": "within 1 dB of the autoencoder's own",
     },
     options={
-        "preset": "cpu", "vae": "", "bits": 0, "size": 0, "chance": 0.15, "pixels": 10.0, "decoder_rate": 1.0,
-        "first": 0.01, "spread": 2.0, "pictures": 3000, "limit": 0,
+        "preset": "cpu", "vae": "", "bits": 0, "size": 0, "chance": 0.15, "pixels": 10.0, "decoder_rate": 0.25,
+        "growth": 0.45, "first": 0.02, "spread": 2.0, "pictures": 3000, "limit": 0,
     },
 )  # fmt: skip
