@@ -31,6 +31,8 @@ Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="
 OutOrFolder = Annotated[Path | None, typer.Option("--out", "-o", help="Output file, or folder for several pictures.")]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")]
 KeepMetadata = Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")]
+UserFile = Annotated[Path, typer.Option("--registry", "-r", help="File of users and their fingerprints.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Weights of the fingerprinter; else the shipped ones.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder of recorded results.")]
 
 
@@ -143,6 +145,36 @@ def read(
     if texts.are_texts(paths):
         raise typer.Exit(texts.read_texts(paths, key, json_, quiet))
     raise typer.Exit(marking.read_files(paths, key, method, json_, quiet))
+
+
+@app.command()
+def stamp(
+    folder: Annotated[Path, typer.Argument(help="A diffusers folder: a pipeline, or its autoencoder alone.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The user's copy; it must not exist.")],
+    user: Annotated[str, typer.Option("--user", "-u", help="Name of the user who gets the copy.")],
+    registry: UserFile,
+    key: KeyFile = None,
+    weights: Weights = None,
+) -> None:
+    """Make a user's own copy of an image generator, whose every picture names the user."""
+    from vestige.app import users
+
+    raise typer.Exit(users.stamp(folder, out, user, registry, key, weights))
+
+
+@app.command()
+def whose(
+    paths: Paths,
+    registry: UserFile,
+    rate: Annotated[float, typer.Option("--rate", min=1e-12, max=0.5, help="Accepted rate of false names.")] = 1e-3,
+    weights: Weights = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Name the user whose stamped generator made a picture. Exit code 4: nobody in the registry."""
+    from vestige.app import users
+
+    raise typer.Exit(users.whose(paths, registry, weights, rate, json_, quiet))
 
 
 @app.command()
