@@ -33,16 +33,17 @@ from vestige.engines.marking.model import save_marker
 from vestige.engines.marking.stages import Stage, Stages
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
-from vestige.watermark.screenmark import ScreenMark, ScreenMarkNet
+from vestige.watermark.screenmark import ScreenMark
+from vestige.watermark.screenmark_net import ScreenMarkNet
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {"bits": 16, "size": 64, "diffuser": 64, "reader": 24},
     "gpu": {"bits": 32, "size": 128, "diffuser": 128, "reader": 48},
 }
-#: What moves pixels. Scales beyond those of crop_resize are left to the reader's search.
+#: What moves pixels. Scale is left to the reader's search, but for what lies between two scales of its ladder.
 IMAGE_LEVEL = (
-    Draw("identity"), Draw("crop_resize", 1, 0.76), Draw("crop_resize", 1, 0.76), Draw("resize_back", 1, 0.5),
-    Draw("rotate", 0, 3, signed=True), Draw("perspective", 0, 0.06), Draw("overlay", 0, 0.3),
+    Draw("identity"), Draw("crop_resize", 1, 0.965), Draw("crop_resize", 1, 0.965), Draw("resize_back", 1, 0.5),
+    Draw("rotate", 0, 1, signed=True), Draw("perspective", 0, 0.02), Draw("overlay", 0, 0.3),
 )  # fmt: skip
 #: What changes their values.
 PIXEL_LEVEL = (

@@ -95,7 +95,9 @@ def build(ctx: RecipeContext) -> Job:
         # Bits first, and on few pictures: with all of them at once they are not found. The gates also open by
         # themselves, so that a run whose bits come late still ends with pictures.
         stages=[
-            Stage("fidelity", wait=share(o["growth"]), accuracy=0.9, patience=share(0.2), ramp=share(0.2)),
+            Stage(
+                "fidelity", wait=share(o["growth"]), accuracy=0.9, patience=share(o["growth"] + 0.15), ramp=share(0.2)
+            ),
             Stage("distortions", wait=share(0.05), accuracy=0.9, patience=share(0.15), ramp=share(0.15)),
         ],
     )

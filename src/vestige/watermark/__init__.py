@@ -94,6 +94,7 @@ SYSTEMS = (
         ("measure",),
         title="CopyrightMeter: Revisiting Copyright Protection in Text-to-image Models",
         venue="2024 (arXiv 2411.13144)",
+        target="vestige.bench.copyrightmeter:CopyrightMeter",
     ),
     System(
         "face_adv_watermark",

@@ -13,7 +13,7 @@ from vestige.core.runtime import rng
 from vestige.data.distortions import distort
 from vestige.metrics.quality import psnr
 
-PICTURES, JUDGE_STEPS = 120, 400
+PICTURES, JUDGE_STEPS = 120, 1500
 STRENGTHS = (0.1, 0.2, 0.4, 0.6, 0.8)
 #: What the judge reads well at 32 pixels; colour, texture and size are left to the caption.
 JUDGED = ("object", "style", "background")
@@ -26,7 +26,7 @@ def _judge(seed: int) -> Any:
 
     from vestige.watermark.visual_paraphrase import SceneCaptioner
 
-    images, _, scenes = renders(4000, seed + 31)
+    images, _, scenes = renders(8000, seed + 31)
     x, y = torch.from_numpy(images), SceneCaptioner.labels(scenes)
     judge = SceneCaptioner(seed=seed)
     optimiser = torch.optim.AdamW(judge.parameters(), 2e-3)

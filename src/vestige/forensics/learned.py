@@ -1,0 +1,64 @@
+"""Weights of the learned examiners: one safetensors file each, with what is needed to rebuild the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vestige.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: Where shipped weights are.
+WEIGHTS = Path(__file__).parent.parent / "weights"
+
+N = TypeVar("N", bound="nn.Module")
+
+
+def save_network(path: Path, network: Any, slug: str, facts: Mapping[str, Any]) -> None:
+    """Write weights, ``network.settings`` and JSON-like facts about the training, atomically."""
+    from vestige.engines.run_state import write_model
+
+    write_model(path, network, {"examiner": slug, "settings": network.settings, "facts": dict(facts)})
+
+
+def load_network(
+    slug: str, build: Callable[..., N], path: str | Path | None = None, *, recipe: str | None = None
+) -> tuple[N, dict[str, Any]]:
+    """(network in evaluation mode, facts) of a file written by `save_network`, by default the shipped one.
+
+    build: takes the stored settings as keyword arguments. recipe: what trains it, ``forensics/SLUG`` by default.
+    Raises InputError, naming the command that trains it, when the file is missing; InputError when it is damaged, of
+    another system or another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from vestige.engines.run_state import load_trained
+
+    file = WEIGHTS / f"{slug}.safetensors" if path is None else Path(path)
+    command = f"vestige learn recipes/{recipe or f'forensics/{slug}'} --out FOLDER"
+    if not file.is_file():
+        where = "are not installed" if path is None else f"are not at {file}"
+        raise InputError(
+            f"The weights of {slug} {where}; train them with: {command}, then copy {slug}.safetensors from there into "
+            "the weights folder of the package."
+        )
+    try:
+        with safe_open(str(file), "pt") as opened:
+            metadata = opened.metadata() or {}
+        found, settings, facts = (json.loads(metadata[key]) for key in ("examiner", "settings", "facts"))
+        if not isinstance(settings, dict) or not isinstance(facts, dict):
+            raise ValueError("settings")
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise InputError(f"{file} holds no weights of an examiner; give one that a recipe wrote ({command}).") from None
+    if found != slug:
+        raise InputError(f"{file} holds the weights of {str(found)[:40]!r}, not of {slug!r}.")
+    try:
+        network = build(**settings)
+    except TypeError:
+        raise InputError(f"{file} was written by another version of {slug}; train it again.") from None
+    load_trained(file, network)
+    return network.eval().requires_grad_(False), facts

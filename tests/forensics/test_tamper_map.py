@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+
+from vestige.core.errors import InputError, UsageError
+from vestige.core.image_io import encode
+from vestige.core.subjects import ImageSubject
+from vestige.data.manipulated import manipulated
+from vestige.forensics.learned import save_network
+from vestige.forensics.tamper_map import (
+    TamperMap,
+    TraceNet,
+    calibration,
+    localisation_loss,
+    masks_at,
+    pixel_scores,
+    trace_stack,
+)
+from vestige.forensics.traces import CHANNELS, trace_maps
+from vestige.metrics.segmentation import pixel_auroc
+
+
+def small() -> TraceNet:
+    torch.manual_seed(0)
+    return TraceNet(width=16, base=8, levels=2).eval()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    from sklearn.datasets import load_sample_image
+
+    photographs = [load_sample_image(name)[:400, :600] for name in ("china.jpg", "flower.jpg")]
+    return manipulated(photographs, 24, 128, operations=["local_noise", "local_blur", "erase_fill"], seed=2)
+
+
+def test_traces_do_not_depend_on_strips(photo):
+    picture = photo[:250, :333]
+    whole = trace_maps(picture)
+    assert whole.shape == (CHANNELS, 63, 84)
+    np.testing.assert_allclose(trace_maps(picture, strip=64), whole, atol=1e-4)
+    assert np.isfinite(trace_maps(np.full((32, 32, 3), 255, np.uint8))).all()
+    with pytest.raises(UsageError, match="uint8"):
+        trace_maps(picture.astype(np.float32))
+    with pytest.raises(UsageError, match="32 pixels"):
+        trace_maps(picture[:20])
+
+
+def test_a_noisy_region_stands_out_in_the_traces(photo):
+    picture = photo[:256, :256].copy()
+    noise = np.random.default_rng(0).normal(0, 12, (80, 80, 3))
+    picture[80:160, 80:160] = (picture[80:160, 80:160] + noise).clip(0, 255).astype(np.uint8)
+    change = trace_maps(picture) - trace_maps(photo[:256, :256])
+    inside, outside = change[:16, 22:38, 22:38], change[:16, :16]
+    assert inside.mean() > 0.5
+    assert abs(outside.mean()) < 0.05
+
+
+def test_a_shifted_compression_grid_stands_out(photo):
+    from vestige.core.image_io import decode
+
+    picture = decode(encode(np.ascontiguousarray(photo[:256, :256]), "JPEG", quality=60)).pixels.copy()
+    other = decode(encode(np.ascontiguousarray(photo[100:228, 300:428]), "JPEG", quality=60)).pixels
+    picture[83:179, 85:181] = other[:96, :96]
+    grid = trace_maps(picture)[-4:]
+    for agreement in grid[[0, 2]]:
+        assert agreement[28:38, 28:38].mean() < 0.3 < 0.6 < agreement[:12].mean()
+
+
+def test_the_network_fits_any_size_and_sees_a_picture_relative_to_itself():
+    net = small()
+    maps = torch.randn(2, CHANNELS + 1, 21, 30)
+    pixel, whole = net(maps)
+    assert pixel.shape == (2, 1, 21, 30)
+    assert whole.shape == (2,)
+    with torch.no_grad():
+        net.absolute.zero_()
+    moved = 3 * maps + 5
+    torch.testing.assert_close(net(moved)[0], net(maps)[0], atol=0.1, rtol=0.1)
+    constant, _ = net(torch.zeros(1, CHANNELS + 1, 8, 8))
+    assert torch.isfinite(constant).all()
+
+
+def test_loss_has_gradients_and_rewards_the_right_map():
+    masks = torch.zeros(2, 1, 8, 8)
+    masks[0, :, 2:5, 2:5] = 1
+    right, wrong = 12 * masks - 6, 6 - 12 * masks
+    whole = torch.tensor([4.0, -4.0])
+    good, bad = (localisation_loss(p, whole, masks)["loss"] for p in (right, wrong))
+    assert good < 0.2 < bad
+    pixel = torch.zeros_like(masks, requires_grad=True)
+    localisation_loss(pixel, whole, masks)["loss"].backward()
+    assert pixel.grad.abs().sum() > 0
+
+
+def test_it_learns_to_find_edits(pictures):
+    stack, masks = trace_stack(pictures.images), masks_at(pictures.masks)
+    torch.manual_seed(0)
+    net = TraceNet(width=16, base=8, levels=2)
+    net.calibrate(stack.float())
+    optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
+    order = torch.Generator().manual_seed(0)
+    train, held = torch.arange(16), torch.arange(16, 24)
+    for _ in range(40):
+        rows = train[torch.randperm(len(train), generator=order)[:8]]
+        optimiser.zero_grad()
+        localisation_loss(*net(stack[rows]), masks[rows])["loss"].backward()
+        optimiser.step()
+    maps, odds = pixel_scores(net.eval(), stack[held])
+    assert odds.shape == (8,)
+    edited = masks[held, 0].numpy() > 0.5
+    areas = [pixel_auroc([m], [p]) for m, p in zip(edited, maps, strict=True) if m.any()]
+    assert np.mean(areas) > 0.75
+
+
+def test_the_examiner_answers_and_says_when_it_cannot(photo, tmp_path, monkeypatch):
+    subject = ImageSubject(encode(np.ascontiguousarray(photo[:100, :130]), "JPEG", quality=85))
+    examiner = TamperMap(network=small())
+    finding = examiner.find(subject)
+    assert finding.map.shape == (25, 33)
+    assert 0 <= finding.score <= 1
+    assert finding.flagged == (finding.score > finding.threshold)
+    tiny = ImageSubject(encode(np.ascontiguousarray(photo[:40, :200]), "PNG"))
+    assert "smaller than 64" in examiner.find(tiny).why_not
+    flat = ImageSubject(encode(np.full((90, 90, 3), 80, np.uint8), "PNG"))
+    assert "flat" in examiner.find(flat).why_not
+    facts = {"scale": 2.0, "shift": 1.0, "threshold": 0.9, "false_positive_rate": 0.05}
+    save_network(tmp_path / "tamper_map.safetensors", small(), "tamper_map", facts)
+    loaded = TamperMap(tmp_path / "tamper_map.safetensors").find(subject)
+    assert loaded.threshold == 0.9
+    np.testing.assert_array_equal(loaded.map, finding.map)
+    with pytest.raises(InputError, match="vestige learn recipes/forensics/tamper_map"):
+        TamperMap(tmp_path / "none.safetensors").find(subject)
+
+
+def test_calibration_keeps_to_the_rate_and_orders_scores():
+    draw = np.random.default_rng(0)
+    odds = np.concatenate([draw.normal(-1, 1, 400), draw.normal(2, 1, 400)])
+    edited = np.repeat([False, True], 400)
+    found = calibration(odds, edited)
+    chances = 1 / (1 + np.exp(-(found["scale"] * odds + found["shift"])))
+    assert (chances[~edited] > found["threshold"]).mean() <= 0.05
+    assert abs(chances.mean() - 0.5) < 0.02
+    assert found["scale"] > 0
