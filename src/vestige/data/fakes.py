@@ -174,7 +174,7 @@ def _as_sharp_as(made: np.ndarray, photographs: np.ndarray, bands: int = 16) -> 
     count = np.bincount(ring.ravel(), minlength=bands).clip(1)
     for n in range(len(made)):
         powers = [np.bincount(ring.ravel(), (x[n] ** 2).sum(0).ravel(), bands) / count for x in (coefficients, wanted)]
-        gain = np.sqrt((powers[1] + 1e-9) / (powers[0] + 1e-9)).clip(0.25, 4)
+        gain = np.sqrt((powers[1] + 1e-9) / (powers[0] + 1e-9)).clip(0.25, 6)
         coefficients[n] *= np.interp(place, np.arange(bands), gain).astype(np.float32)
     return idctn(coefficients, axes=(2, 3), norm="ortho").astype(np.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 
 from vestige.data.tampering_edits import to8
 from vestige.data.tampering_regions import draw_region
@@ -110,10 +112,10 @@ def segment_hues(work: Work) -> np.ndarray:
     size = (max(2, round(width * scale)), max(2, round(height * scale)))
     small = cv2.resize(lab, size, interpolation=cv2.INTER_AREA)
     y, x = np.mgrid[: size[1], : size[0]].astype(np.float32) * np.float32(40 / max(size))
-    points = np.concatenate([small * np.float32([0.5, 1, 1]), y[..., None], x[..., None]], 2).reshape(-1, 5)
+    points = np.concatenate([small * np.array([0.5, 1, 1], np.float32), y[..., None], x[..., None]], 2).reshape(-1, 5)
     start = points[work.generator.choice(len(points), count, replace=False)]
-    _, labels = kmeans2(points, start, iter=8, minit="matrix", missing="warn")
-    share = np.stack([(labels == k).reshape(small.shape[:2]) for k in range(count)], 2).astype(np.float32)
+    _, labels = _clusters(points, start)
+    share: np.ndarray = np.stack([(labels == k).reshape(small.shape[:2]) for k in range(count)], 2).astype(np.float32)
     share = cv2.GaussianBlur(share, (0, 0), 1.0).reshape(*small.shape[:2], count)
     share = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, count)
     a, b = lab[..., 1], lab[..., 2]
@@ -198,8 +200,8 @@ def colourised(work: Work) -> np.ndarray:
     scale = min(1.0, 128 / max(mine.shape))
     size = (max(2, round(mine.shape[1] * scale)), max(2, round(mine.shape[0] * scale)))
     asked = cv2.resize(keys[0], size, interpolation=cv2.INTER_AREA)
-    distance = np.square(asked[:, :, None] - keys[1][rows, columns][None, None]).sum(3)
-    colours = work.reference_lab[rows, columns, 1:][distance.argmin(2)]
+    _, nearest = cKDTree(keys[1][rows, columns]).query(asked)
+    colours = work.reference_lab[rows, columns, 1:][nearest]
     colours = cv2.resize(cv2.blur(colours, (3, 3)), mine.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return from_lab(np.dstack([mine, _along_edges(colours, mine / 100)]))
 
@@ -227,8 +229,15 @@ def _palette(lab: np.ndarray, count: int, generator: np.random.Generator) -> np.
     points = points[generator.integers(0, len(points), 2000)]
     order = np.argsort(points[:, 0], kind="stable")
     start = points[order[np.linspace(0, len(points) - 1, 2 * count + 1).astype(int)[1::2]]]
-    centres, _ = kmeans2(points, start, iter=8, minit="matrix", missing="warn")
+    centres, _ = _clusters(points, start)
     return centres[np.argsort(centres[:, 0], kind="stable")]
+
+
+def _clusters(points: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and labels of k-means from given centres; one that attracts nothing stays where it is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return kmeans2(points, start, iter=8, minit="matrix", missing="warn")
 
 
 def _pyramid(lab: np.ndarray, levels: int) -> list[np.ndarray]:

@@ -72,6 +72,7 @@ SYSTEMS = (
         ("find",),
         title="RIGID: A Training-free and Model-Agnostic Framework for Robust AI-Generated Image Detection",
         venue="arXiv 2405.20112 (2024)",
+        target="vestige.forensics.rigid:RIGID",
     ),
     System(
         "recolor",

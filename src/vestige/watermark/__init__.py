@@ -73,6 +73,7 @@ SYSTEMS = (
         ("mark", "find"),
         title="WOUAF: Weight Modulation for User Attribution and Fingerprinting in Text-to-Image Diffusion Models",
         venue="CVPR 2024 (arXiv 2306.04744)",
+        target="vestige.watermark.wouaf:Wouaf",
     ),
     System(
         "safe_sd",
@@ -80,6 +81,7 @@ SYSTEMS = (
         ("mark", "find"),
         title="Safe-SD: Safe and Traceable Stable Diffusion with Text Prompt Trigger for Invisible Generative Watermarking",
         venue="ACM MM 2024 (arXiv 2407.13188)",
+        target="vestige.watermark.safe_sd:SafeSD",
     ),
     System(
         "screenmark",
@@ -87,6 +89,7 @@ SYSTEMS = (
         ("mark",),
         title="ScreenMark: Watermarking Arbitrary Visual Content on Screen",
         venue="AAAI 2025 (arXiv 2409.03487)",
+        target="vestige.watermark.screenmark:ScreenMark",
     ),
     System(
         "copyrightmeter",
@@ -154,6 +157,15 @@ SYSTEMS = (
         ("mark", "generate", "find"),
         target="vestige.watermark.text_baselines:HashGumbel",
         subject="text",
+        kind="baseline",
+    ),
+    System(
+        "stable_signature",
+        "Stable Signature: a decoder fine-tuned for one message",
+        ("mark", "generate"),
+        title="The Stable Signature: Rooting Watermarks in Latent Diffusion Models",
+        venue="ICCV 2023",
+        target="vestige.watermark.stable_signature:StableSignature",
         kind="baseline",
     ),
 )

@@ -66,7 +66,8 @@ class Diffuser(nn.Module):
 
     def forward(self, bits: Tensor) -> Tensor:
         maps = self.spread(2 * check_bits(bits, self.bits) - 1).view(-1, self.width, _START, _START)
-        return torch.sigmoid(2 * doubled(self.refine(maps).float() + self.pilot))
+        # Bounded, so that no message drowns the pilot.
+        return torch.sigmoid(2 * doubled(torch.tanh(self.refine(maps).float()) + self.pilot))
 
 
 def doubled(tiles: Tensor) -> Tensor:
@@ -104,9 +105,10 @@ class ScreenMarkNet(EmbedderReader):
     """S' = a·P(m) + (1 − a)·S, rounded to eight bits, with P tiled over the screen; read from windows of any phase.
 
     P: message diffuser, with a fixed pilot of strength ``pilot`` in it. Reader: local contrast, the phase at which the
-    pilot correlates best, and the message reverser on the pattern in that phase, after a residual block that starts as
-    the identity and joins it with the stage "screen". Three stages: without any picture (a = 1: what is read is the
-    pattern); with the stage "screen", a = α^level sinks to α; with the stage "fidelity" the perceptual loss grows:
+    pilot correlates best (by phase alone), and the message reverser on the pattern in that phase, after a residual
+    block that starts as the identity and joins it with the stage "screen". Three stages: without any picture (a = 1:
+    what is read is the pattern); with the stage "screen", a = α^level sinks to α; with the stage "fidelity" the
+    perceptual loss grows:
 
         L1 = MSE(soft + ½, m) + w_r R(P),    R = (mean P − 0.55)² + max(std P − 0.4, 0)² + mean cos²(P_i, P_j)
         L2 = BCE(soft, m) + w_r R(P) + w_c mean soft(S)²,    L3 = L2 + level · (w_i MSE(S', S) + w_p d(S', S))
@@ -129,7 +131,7 @@ class ScreenMarkNet(EmbedderReader):
         size: int = 128,
         *,
         alpha: float = 6 / 255,
-        pilot: float = 0.4,
+        pilot: float = 0.7,
         diffuser: int = 96,
         reader: int = 32,
         pattern_weight: float = 0.3,
@@ -157,6 +159,7 @@ class ScreenMarkNet(EmbedderReader):
         nn.init.zeros_(self.deeper[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.deeper[2].bias)  # type: ignore[arg-type]
         self.open = 1.0  # level of the stage "screen": 0 without pictures, 1 with the overlay at α
+        self._shifts: Tensor | None = None  # of the windows of this step
         self._features: list[Any] = []  # the judge of d, not a part of the mark's weights
 
     def prepare(self, level: Level) -> None:
@@ -170,18 +173,26 @@ class ScreenMarkNet(EmbedderReader):
         """The pattern starts at the first pixel; in training at a random one, like that of a window on a screen."""
         tile = self.pattern(bits)
         if self.training:
-            tile = rolled(tile, torch.randint(self.size, (2, len(tile))))
+            self._shifts = 2 * torch.randint(self.size // 2, (2, len(tile)))
+            tile = rolled(tile, self._shifts)
         return round8(blend(images, tile, self.alpha**self.open))
 
     def read(self, images: Tensor, masks: Tensor | None = None) -> BitReading:
+        """In training the phase is that of the last `embed`: one window alone does not show a pilot well enough."""
         seen = local_contrast(F.avg_pool2d(images.float(), 2))
-        shifts, _ = self.phase(seen)
+        if self.training and self._shifts is not None and len(seen) <= self._shifts.shape[1]:
+            shifts = -self._shifts[:, : len(seen)] // 2
+        else:
+            shifts, _ = self.phase(seen)
         return BitReading(self.decode(rolled(seen, shifts)))
 
     @torch.no_grad()
     def phase(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
         """(shifts down and right 2×N of the patterns N×3×T×T, deviations (N,) of the pilot's peak from the mean)."""
-        found = torch.fft.ifft2(torch.fft.fft2(tiles.float().mean(1)) * self.template).real.flatten(1)
+        spectrum = torch.fft.fft2(tiles.float().mean(1))
+        # Frequencies weigh alike: lines of text have much energy in few of them.
+        spectrum = spectrum / (spectrum.abs() + 1e-6)
+        found = torch.fft.ifft2(spectrum * self.template).real.flatten(1)
         peak, place = found.max(1)
         clear = (peak - found.mean(1)) / found.std(1).clamp_min(1e-6)
         return torch.stack([place // tiles.shape[3], place % tiles.shape[3]]), clear

@@ -1,0 +1,121 @@
+"""What the claims about detectors of generated pictures share: the pictures, the plain baselines and the controls.
+
+Squares of 64 pixels of photographs reduced by two, re-made by every source there is and saved alike. Photographs to
+train, to validate and to judge by are different ones; the fitted sources learn from others still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.fft import dctn
+
+from vestige.bench.claims import ClaimContext
+from vestige.core.image_io import encode
+from vestige.core.runtime import rng
+from vestige.data.fakes import SOURCES, FakeSet, FakeSource, as_float, fake_set, fitted_sources, squares
+from vestige.data.packs import SPLIT, load_pack, split
+from vestige.engines.fakes import shipped_sources
+from vestige.metrics.detection import auroc
+
+SIZE = 64
+#: Photographs to fit decoders to, to train, to validate and to judge by.
+COUNTS = {"fit": 40, "train": 300, "val": 40, "test": 80}
+
+
+@cache
+def _squares(root: Path, seed: int, limit: int) -> dict[str, np.ndarray]:
+    """uint8 N×3×64×64 of each part; two squares of each training photograph, one of the others."""
+    pack = load_pack(root / "photos", size=256, limit=max(60, 20 * limit) if limit else None)
+    chosen = split(pack.names, SPLIT)
+    counts = {part: min(count, 2 * limit) if limit else count for part, count in COUNTS.items()}
+    rows = {"fit": chosen["train"][-counts["fit"] :], "train": chosen["train"][: -counts["fit"]]}
+    rows |= {"val": chosen["val"], "test": chosen["test"]}
+    return {
+        part: squares(pack.images[rows[part][:count]], SIZE, per_photo=2 if part == "train" else 1, seed=seed)[0]
+        for part, count in counts.items()
+    }
+
+
+@cache
+def sources(root: Path, seed: int, limit: int) -> dict[str, FakeSource]:
+    """Every source by its name."""
+    fitted = fitted_sources(as_float(_squares(root, seed, limit)["fit"]), seed=seed)
+    return {source.name: source for source in (*SOURCES.values(), *fitted, *shipped_sources(size=SIZE))}
+
+
+@cache
+def _made(root: Path, seed: int, limit: int, part: str, names: tuple[str, ...]) -> FakeSet:
+    real, known = _squares(root, seed, limit)[part], sources(root, seed, limit)
+    return fake_set(real, [known[name] for name in names], seed=seed + list(COUNTS).index(part))
+
+
+def pictures(context: ClaimContext, part: str, names: Iterable[str] | None = None) -> FakeSet:
+    """Real squares of a part and what the sources (all by default) make of them; made once."""
+    root = context.pack("photos").parent
+    known = sources(root, context.seed, context.limit)
+    return _made(root, context.seed, context.limit, part, tuple(known if names is None else names))
+
+
+def available(context: ClaimContext) -> dict[str, str]:
+    """{source: family} of every source there is."""
+    known = sources(context.pack("photos").parent, context.seed, context.limit)
+    return {name: source.family for name, source in known.items()}
+
+
+def areas(real: np.ndarray, fakes: dict[str, np.ndarray]) -> dict[str, float]:
+    """AUROC of the scores of every source against those of real squares."""
+    return {
+        name: auroc(np.repeat([False, True], [len(real), len(scores)]), np.append(real, scores))
+        for name, scores in fakes.items()
+    }
+
+
+def by_family(found: dict[str, float], families: dict[str, str], names: Iterable[str]) -> dict[str, float]:
+    """Means over the sources of every family among ``names``, and "mean" over these families."""
+    listed = list(names)
+    kinds = sorted({families[name] for name in listed})
+    means = {kind: float(np.mean([found[n] for n in listed if families[n] == kind])) for kind in kinds}
+    return {"mean": float(np.mean(list(means.values()))), **means}
+
+
+# Plain baselines: features of a picture and a logistic regression.
+
+
+def spectrum(images: np.ndarray) -> np.ndarray:
+    """ln |DCT| of the grey picture, float32 N×4096 (the frequencies that FreDect looks at)."""
+    grey = as_float(images).mean(1)
+    return np.log(np.abs(dctn(grey, axes=(1, 2), norm="ortho")) + 1e-3).reshape(len(grey), -1).astype(np.float32)
+
+
+def metadata(images: np.ndarray) -> np.ndarray:
+    """What gives careless sets away, float32 N×7: size as a PNG file, mean and spread of every channel."""
+    sizes = [len(encode(np.ascontiguousarray(image.transpose(1, 2, 0)), "PNG")) for image in images]
+    x = as_float(images)
+    return np.column_stack([np.array(sizes) / 1e4, x.mean((2, 3)), x.std((2, 3))]).astype(np.float32)
+
+
+def logistic(
+    real: np.ndarray, fake: np.ndarray, real_test: np.ndarray, fakes_test: dict[str, np.ndarray], *,
+    shuffled: int | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """AUROC of every source by a regularised logistic regression on features; shuffled: seed that mixes the labels."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.repeat([0, 1], [len(real), len(fake)])
+    if shuffled is not None:
+        labels = rng(shuffled, "shuffled labels").permutation(labels)
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200))
+    model.fit(np.concatenate([real, fake]), labels)
+    return areas(model.decision_function(real_test), {n: model.decision_function(x) for n, x in fakes_test.items()})
+
+
+def rounded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with their floats to four places."""
+    return [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
