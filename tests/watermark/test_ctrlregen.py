@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from vestige.core.errors import UsageError
+from vestige.app.learning import run
+from vestige.core.errors import InputError, UsageError
+from vestige.engines.diffusion.pipeline import save_pipeline
 from vestige.nn.features import FeatureNet
 from vestige.nn.text import token_ids
+from vestige.watermark import ctrlregen
 from vestige.watermark.ctrlregen import (
     CtrlRegen,
     FeatureTokens,
@@ -56,7 +63,7 @@ def test_training_moves_the_controls_and_nothing_else(system, tiny_model, images
         loss = system.loss(torch.from_numpy(images), ids, torch.Generator().manual_seed(7))
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     after = system.controls()
     assert any(not torch.equal(before[n], after[n]) for n in after if n.startswith("control"))
@@ -74,13 +81,61 @@ def test_training_moves_the_controls_and_nothing_else(system, tiny_model, images
     assert not torch.allclose(a, b)
 
 
-def test_controls_are_saved_and_loaded(system, tiny_model):
-    other = CtrlRegen(tiny_model, FeatureTokens(FeatureNet(seed=2)))
-    other.load_controls(system.controls())
+def test_training_leaves_the_batch_statistics_of_the_encoder(system, images):
+    before = {n: v.clone() for n, v in system.encoder.state_dict().items()}
+    system.train()
+    assert system.unet.training
+    assert not system.encoder.net.training
+    ids = token_ids(system.model.tokenizer, ["a red ball on sand"] * 3)
+    system.loss(torch.from_numpy(images), ids, torch.Generator().manual_seed(0))
+    for name, value in system.encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+    system.eval()
+
+
+def test_controls_are_saved_and_loaded(system, tiny_model, tmp_path):
+    # Of a moving average, which requires no gradient.
+    copy.deepcopy(system).requires_grad_(False).save(tmp_path / "controls.safetensors")
+    other = CtrlRegen(tiny_model, FeatureTokens(FeatureNet(seed=2)), weights=tmp_path / "controls.safetensors")
+    assert other.thresholds == (50, 100)
+    assert set(other.controls()) == {n for n, p in other.named_parameters() if p.requires_grad}
     for name, value in other.controls().items():
         torch.testing.assert_close(value, system.controls()[name])
     with pytest.raises(UsageError, match="another model"):
         other.load_controls({"control.x": torch.zeros(1)})
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "controls.safetensors").read_bytes()[:-10])
+    with pytest.raises(InputError):
+        other.load(tmp_path / "cut.safetensors")
+    next(iter(other.control.parameters())).data.fill_(float("nan"))
+    other.save(tmp_path / "nan.safetensors")
+    with pytest.raises(InputError, match="vestige learn recipes/watermark/ctrlregen"):
+        other.load(tmp_path / "nan.safetensors")
+
+
+def test_without_trained_controls_the_command_is_named(tmp_path, monkeypatch, tiny_model):
+    monkeypatch.setattr(ctrlregen, "WEIGHTS", tmp_path)
+    with pytest.raises(InputError, match="scenes_text2image"):
+        CtrlRegen()
+    save_pipeline(tmp_path / "scenes_text2image", tiny_model)
+    with pytest.raises(InputError, match="vestige learn recipes/watermark/ctrlregen"):
+        CtrlRegen()
+
+
+def test_the_recipe_writes_controls_that_are_found(tmp_path, monkeypatch, tiny_model, images):
+    save_pipeline(tmp_path / "scenes_text2image", tiny_model)
+    recipe = Path(__file__).parents[2] / "recipes/watermark/ctrlregen.py"
+    words = ["steps=2", "batch_size=4", "validate_every=0", "scenes=8", "ema=0.5", "precision=32"]
+    words.append(f"pipeline={tmp_path / 'scenes_text2image'}")
+    assert run(str(recipe), tmp_path / "run", data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    evaluation = json.loads((tmp_path / "run" / "metrics.json").read_text())["evaluation"]
+    assert set(evaluation) == {"loss, edges alone", "loss, tokens alone", "loss, no controls"}
+    (tmp_path / "run" / "ctrlregen.safetensors").rename(tmp_path / "ctrlregen.safetensors")
+    monkeypatch.setattr(ctrlregen, "WEIGHTS", tmp_path)
+    shipped = CtrlRegen()
+    assert shipped.thresholds == (50, 100)
+    assert shipped.remove(images[:1], steps=2).shape == (1, 3, 16, 16)
+    with pytest.raises(UsageError, match="sizes"):
+        run(str(recipe), tmp_path / "no", data=tmp_path, set_=["sizes=huge"], device="cpu", quiet=True)
 
 
 def test_removal_starts_from_noise_or_from_the_picture(system, images):
@@ -94,6 +149,17 @@ def test_removal_starts_from_noise_or_from_the_picture(system, images):
     assert system.remove(np.repeat(images[:1], 2, 3), 0.5, steps=2).shape == (1, 3, 16, 32)
     with pytest.raises(UsageError, match="strength"):
         system.remove(images, 0.0)
+    with pytest.raises(UsageError, match="prompts"):
+        system.remove(images, prompts=["a red ball"])
+    with pytest.raises(InputError, match="finite"):
+        system.remove(images * np.float32("nan"))
+
+
+def test_guidance_acts_where_prompts_differ_from_the_negative_one(system, images):
+    plain = system.remove(images, steps=3, guidance=1.0)
+    np.testing.assert_array_equal(system.remove(images, steps=3, guidance=4.0), plain)
+    said = system.remove(images, steps=3, guidance=4.0, prompts=["a red ball on sand"] * 3)
+    assert not np.array_equal(said, plain)
 
 
 def test_colours_are_those_of_the_reference():

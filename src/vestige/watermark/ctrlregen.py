@@ -167,7 +167,7 @@ class CtrlRegen(nn.Module):
                 processors[name] = AttnProcessor2_0()
             else:
                 processors[name] = IPAdapterAttnProcessor2_0(layer.to_q.out_features, width, num_tokens=(1,))
-                # The picture's keys and values start as those of the text; the projection starts at zero.
+                # The picture's keys and values start as those of the text.
                 processors[name].to_k_ip[0].weight.data.copy_(layer.to_k.weight)
                 processors[name].to_v_ip[0].weight.data.copy_(layer.to_v.weight)
         self.unet.set_attn_processor(processors)

@@ -19,6 +19,8 @@ from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
 
 _EXTREME = 1e8
+#: Costs that the search for λ looks at.
+_RANKS = 2048
 
 
 def _path(count: int, size: int, key: bytes) -> np.ndarray:
@@ -27,11 +29,11 @@ def _path(count: int, size: int, key: bytes) -> np.ndarray:
     return rng(0, "path", hashlib.sha256(key).hexdigest()).permutation(size)[:count]
 
 
-def lsb_replace(pixels: np.ndarray, bits: np.ndarray, key: bytes) -> np.ndarray:
-    """uint8 samples of any shape whose lowest bits, along a keyed path, are the payload."""
+def lsb_replace(pixels: np.ndarray, bits: np.ndarray, key: bytes, *, plane: int = 0) -> np.ndarray:
+    """uint8 samples of any shape whose lowest bits, or those of a higher plane, along a keyed path, are the payload."""
     out = pixels.copy()
     flat, where = out.reshape(-1), _path(len(bits), pixels.size, key)
-    flat[where] = (flat[where] & 0xFE) | np.asarray(bits, np.uint8)
+    flat[where] = (flat[where] & (0xFF ^ (1 << plane))) | (np.asarray(bits, np.uint8) << plane)
     return out
 
 
@@ -46,14 +48,14 @@ def lsb_match(pixels: np.ndarray, bits: np.ndarray, key: bytes, *, seed: int = 0
     return out
 
 
-def lsb_read(pixels: np.ndarray, count: int, key: bytes) -> np.ndarray:
-    """The ``count`` bits along the keyed path, bool.
+def lsb_read(pixels: np.ndarray, count: int, key: bytes, *, plane: int = 0) -> np.ndarray:
+    """The ``count`` bits along the keyed path, from one bit plane, bool.
 
     >>> sent = np.array([True, False, True])
     >>> lsb_read(lsb_replace(np.zeros((4, 4), np.uint8), sent, b"k"), 3, b"k").tolist()
     [True, False, True]
     """
-    return (pixels.reshape(-1)[_path(count, pixels.size, key)] & 1).astype(bool)
+    return (pixels.reshape(-1)[_path(count, pixels.size, key)] >> plane & 1).astype(bool)
 
 
 def hill_cost(grey: np.ndarray) -> np.ndarray:
@@ -88,12 +90,16 @@ def simulate(pixels: np.ndarray, cost: np.ndarray, payload: float, *, seed: int 
     """
     if not 0 < payload < np.log2(3):
         raise UsageError(f"The payload is {payload} bits a sample; it must lie between 0 and 1.58.")
-    low, high = 0.0, 1.0 / max(float(np.median(cost)), 1e-12)
-    while _entropy(cost, high) > payload:
+    # Evenly spaced ranks have the distribution of the costs, at a fraction of the work.
+    ranked = np.sort(cost, axis=None)
+    count = min(ranked.size, _RANKS)
+    ranked = ranked[((np.arange(count) + 0.5) * ranked.size / count).astype(np.int64)]
+    low, high = 0.0, 1.0 / max(float(np.median(ranked)), 1e-12)
+    while _entropy(ranked, high) > payload:
         high *= 2
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if _entropy(cost, middle) > payload else (low, middle)
+        low, high = (middle, high) if _entropy(ranked, middle) > payload else (low, middle)
     change = np.exp(-high * cost)
     probability = change / (1 + 2 * change)
     u = rng(seed, "simulate").random(pixels.shape)
