@@ -118,10 +118,19 @@ class FaceAdvWatermark:
         return found.images
 
     @torch.no_grad()
-    def measure(self, images: Tensor, gallery: Tensor, bits: Tensor, attacked: Tensor) -> dict[str, float]:
-        """Share of probes that match their gallery picture, four ways, and bit accuracy of the marked ones.
+    def ways(self, images: Tensor, bits: Tensor, attacked: Tensor) -> dict[str, Tensor]:
+        """The four kinds of pictures: each of the probes and the attacked ones, without and with the mark."""
+        return {
+            "plain": images, "perturbed": attacked, "marked": watermarked(self.watermarker, images, bits),
+            "perturbed, marked": watermarked(self.watermarker, attacked, bits),
+        }  # fmt: skip
 
-        images: probes N×3×S×S; gallery: other pictures of the same people, in the same order; bits: N×L.
+    @torch.no_grad()
+    def outcomes(self, images: Tensor, gallery: Tensor, bits: Tensor, attacked: Tensor) -> dict[str, Tensor]:
+        """Of every probe: 1 or 0 for whether it matches its gallery picture, four ways, and the share of bits read.
+
+        images: probes N×3×S×S; gallery: other pictures of the same people, in the same order; bits: N×L. Raises
+        UsageError when the shapes differ.
         """
         if not images.shape == gallery.shape == attacked.shape:
             raise UsageError(
@@ -129,18 +138,17 @@ class FaceAdvWatermark:
                 f"{tuple(gallery.shape)} and {tuple(attacked.shape)}."
             )
         references = self.recogniser(gallery)
-        ways = {
-            "plain": images, "perturbed": attacked, "marked": watermarked(self.watermarker, images, bits),
-            "perturbed, marked": watermarked(self.watermarker, attacked, bits),
-        }  # fmt: skip
-        table = {
-            name: float((similarity(self.recogniser, x, references) >= self.threshold).float().mean())
-            for name, x in ways.items()
+        ways = self.ways(images, bits, attacked)
+        found = {
+            name: (similarity(self.recogniser, x, references) >= self.threshold).float() for name, x in ways.items()
         }
         for name in ("marked", "perturbed, marked"):
-            right = self.watermarker.read(ways[name]).bits == (bits > 0.5)
-            table[f"bits of {name}"] = float(right.float().mean())
-        return table
+            found[f"bits of {name}"] = (self.watermarker.read(ways[name]).bits == (bits > 0.5)).float().mean(1)
+        return found
+
+    def measure(self, images: Tensor, gallery: Tensor, bits: Tensor, attacked: Tensor) -> dict[str, float]:
+        """Means of `outcomes`: matching accuracy four ways, and bit accuracy of the marked pictures."""
+        return {name: float(values.mean()) for name, values in self.outcomes(images, gallery, bits, attacked).items()}
 
 
 def threshold_at(scores: Tensor, false_match_rate: float) -> float:
