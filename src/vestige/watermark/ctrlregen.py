@@ -247,12 +247,16 @@ class CtrlRegen(nn.Module):
         return network
 
     def loss(self, images: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Diffusion loss of clean pictures N×3×H×W in [0, 1] under captions' token ids N×L and both controls."""
+        """Diffusion loss of clean pictures N×3×H×W in [0, 1] under captions' token ids N×L and both controls.
+
+        The plain squared error: weights by the signal-to-noise ratio would take away the levels next to pure noise,
+        where a picture is nothing but its controls and from which removal starts.
+        """
         context = self.model.context(ids)
         network = self._network(images, edges(images, *self.thresholds))
         latents = self.model.encode(images)
         return diffusion_loss(
-            lambda x, t: network(x, t, context), latents, self.model.table, self.model.prediction, generator
+            lambda x, t: network(x, t, context), latents, self.model.table, self.model.prediction, generator, gamma=None
         )
 
     @torch.no_grad()

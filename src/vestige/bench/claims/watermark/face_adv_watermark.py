@@ -1,7 +1,7 @@
 """Claims of adversarial watermarking against face recognition: the mark is the trigger, on the faces pack.
 
 Matching accuracy is the share of probes that match another photograph of their person at the threshold of one false
-match in a thousand on other photographs. Intervals resample people, not photographs. "points" are hundredths.
+match in a hundred on other photographs. Intervals resample people, not photographs. "points" are hundredths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vestige.engines.adversarial.budget import Budget
 from vestige.engines.marking.evaluate import draw_bits
 from vestige.watermark.face_adv_watermark import FaceAdvWatermark, threshold_at
 
-FALSE_MATCHES = 0.001
+FALSE_MATCHES = 0.01
 #: Budgets in grey levels.
 LEVELS = (4, 2)
 SIGNS = 3
@@ -56,7 +56,7 @@ class World:
 
 
 def threshold(net: FaceNet, data: Faces) -> float:
-    """The cosine that at most one pair of different people in a thousand reaches, on photographs of their own."""
+    """The cosine that one pair of different people in a hundred reaches, on photographs of their own."""
     with torch.no_grad():
         found = net(data.tuning)
     different = torch.triu(data.tuning_people[:, None] != data.tuning_people[None])
