@@ -10,6 +10,7 @@ are what ``DDSP()`` reads. About 12 minutes on one core.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def build(ctx: RecipeContext) -> Job:
         assert isinstance(model, DDSP)
         model.save(out / "ddsp.safetensors", {**facts, "stage": "GAN" if gan_from < config.steps else "auto-encoder"})
 
-    parameters = [
+    parameters: list[nn.Parameter | Mapping[str, Any]] = [
         {"params": list(system.generator.parameters())},
         {"params": list(system.discriminator.parameters()), "lr": float(o["critic"]) * config.lr},
     ]
