@@ -40,7 +40,7 @@ def test_every_user_gets_a_model_of_their_own(place, capsys):
     for user in ("ada", "bob"):
         done = call("stamp", place / "vae", "-o", place / user, "-u", user, "-r", registry, "--weights", weights)
         assert done == 0
-    assert "2 users" in capsys.readouterr().out
+    assert "users.json: 2)" in capsys.readouterr().out
     plain, ada, bob = (load_autoencoder(place / name).state_dict() for name in ("vae", "ada", "bob"))
     differs = [k for k in plain if not torch.equal(ada[k], plain[k])]
     assert differs

@@ -28,7 +28,7 @@ def stamp(folder: Path, out: Path, user: str, registry: Path, key: Path | None, 
     system.stamp_folder(folder, out, bits)
     if not known:
         users.save(registry)  # after the folder, so that no user is listed whose model does not exist
-    print(f"{out}: pictures from this model are {user}'s ({len(users)} users in {registry})")
+    print(f"{out}: pictures from this model are {user}'s (users in {registry}: {len(users)})")
     return OK
 
 
@@ -66,8 +66,9 @@ def whose(paths: Sequence[Path], registry: Path, weights: Path | None, rate: flo
             }
         )
         if not as_json and not quiet:
-            said = f"made with {named}'s model" if named else "made by no model in the registry, as far as can be told"
-            print(f"{file}: {said} ({found.matches} of {users.bits} bits agree, p = {found.p_value:.1e})")
+            agreement = f"{found.matches} of {users.bits} bits agree, p = {found.p_value:.1e}"
+            doubt = f"nobody in the registry can be named (nearest {found.user}, {agreement})"
+            print(f"{file}: made with {named}'s model ({agreement})" if named else f"{file}: {doubt}")
     if as_json:
         print(json.dumps(rows[0] if len(files) == 1 and rows else rows, indent=2))
     if failed:
