@@ -142,6 +142,19 @@ def windows(pixels: np.ndarray, side: int, count: int) -> np.ndarray:
     return np.stack(kept) if kept else np.zeros((0, 3, side, side), np.uint8)
 
 
+def squares_of(subject: ImageSubject, side: int, count: int) -> tuple[np.ndarray, str]:
+    """(up to ``count`` squares of a picture, see `windows`; why there are none, in words, empty where there are)."""
+    nothing = np.empty((0, 3, side, side), np.uint8)
+    try:
+        pixels = subject.stored
+    except InputError as damage:
+        return nothing, str(damage)
+    if min(pixels.shape[:2]) < side:
+        return nothing, f"the picture is smaller than {side} pixels on a side."
+    squares = windows(pixels, side, count)
+    return squares, "" if len(squares) else "the picture is flat, so it has no texture to judge."
+
+
 class GeneratedExaminer:
     """An examiner around a `TraceDetector`: the mean logit over squares of the picture at its own resolution.
 
@@ -198,17 +211,9 @@ class GeneratedExaminer:
 
     def find(self, subject: ImageSubject) -> Finding:
         """Score and spread over the squares; does not apply to small and flat pictures."""
-        try:
-            pixels = subject.stored
-        except InputError as damage:
-            return Finding.not_applicable(self.slug, self.kind, str(damage))
-        if min(pixels.shape[:2]) < self.side:
-            return Finding.not_applicable(
-                self.slug, self.kind, f"the picture is smaller than {self.side} pixels on a side."
-            )
-        squares = windows(pixels, self.side, self.count)
-        if not len(squares):
-            return Finding.not_applicable(self.slug, self.kind, "the picture is flat, so it has no texture to judge.")
+        squares, why = squares_of(subject, self.side, self.count)
+        if why:
+            return Finding.not_applicable(self.slug, self.kind, why)
         values = self.logits(squares)
         return Finding(
             self.slug,

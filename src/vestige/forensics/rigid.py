@@ -25,7 +25,7 @@ from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import Finding
 from vestige.core.runtime import device as device_of
 from vestige.core.runtime import rng
-from vestige.forensics.generated import picture_digest, windows
+from vestige.forensics.generated import picture_digest, squares_of
 from vestige.metrics.detection import auroc, null_threshold
 from vestige.nn.backbone import load_backbone
 from vestige.nn.features import FeatureNet, load_feature_net
@@ -148,19 +148,9 @@ class RIGID:
 
     def find(self, subject: ImageSubject) -> Finding:
         """ln of the mean score over squares at the picture's own resolution; see `windows`."""
-        try:
-            pixels = subject.stored
-        except InputError as damage:
-            return Finding.not_applicable(self.slug, self.kind, str(damage))
-        if min(pixels.shape[:2]) < self.side:
-            return Finding.not_applicable(
-                self.slug, self.kind, f"the picture is smaller than {self.side} pixels on a side."
-            )
-        squares = windows(pixels, self.side, self.count)
-        if not len(squares):
-            return Finding.not_applicable(
-                self.slug, self.kind, "the picture is flat, so noise moves it like any other."
-            )
+        squares, why = squares_of(subject, self.side, self.count)
+        if why:
+            return Finding.not_applicable(self.slug, self.kind, why)
         values = np.abs(self.score(squares))
         return Finding(
             self.slug,
