@@ -6,6 +6,8 @@ loss, Identification of bitmap compression history: JPEG detection and quantizer
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from vestige.core.errors import InputError
@@ -23,6 +25,32 @@ def grid_phase(luma: np.ndarray, limit: int = 1_000_000) -> tuple[int, int]:
     counts = np.bincount(votes[votes >= 0], minlength=64)
     row, column = divmod(int(counts.argmax()), 8)
     return row, column
+
+
+class History(NamedTuple):
+    """The luma float32 H×W of a picture, the steps of its own table (None in files without loss), the phase of its
+    JPEG grid and the best fitting earlier quantisation."""
+
+    luma: np.ndarray
+    table: np.ndarray | None
+    phase: tuple[int, int]
+    primary: Primary
+
+
+def history(subject: ImageSubject, limit: int) -> History:
+    """The best fitting earlier compression of a picture; limit: samples examined.
+
+    Raises InputError with the reason where nothing can be said: small, flat, clipped or of more than eight bits.
+    """
+    table = luma_steps(subject)
+    luma = subject.luma
+    if min(luma.shape) < 64:
+        raise InputError("the picture is smaller than 64×64 pixels")
+    phase = (0, 0) if table is not None else grid_phase(luma)
+    primary = lattice(luma, phase, limit) if table is None else requantised(luma, table, limit)
+    if primary is None:
+        raise InputError("the picture is too flat or too clipped to hold DCT statistics")
+    return History(luma, table, phase, primary)
 
 
 class JpegDouble:
@@ -47,23 +75,9 @@ class JpegDouble:
     def find(self, subject: ImageSubject) -> Finding:
         coded = subject.format == "JPEG"
         try:
-            table = luma_steps(subject)
-            luma = subject.luma
+            _, _, phase, primary = history(subject, self.limit)
         except InputError as error:
             return Finding.not_applicable(self.slug, "history", str(error))
-        if min(luma.shape) < 64:
-            return Finding.not_applicable(self.slug, "history", "the picture is smaller than 64×64 pixels")
-        phase = (0, 0)
-        primary: Primary | None
-        if table is not None:
-            primary = requantised(luma, table, self.limit)
-        else:
-            phase = grid_phase(luma)
-            primary = lattice(luma, phase, self.limit)
-        if primary is None:
-            return Finding.not_applicable(
-                self.slug, "history", "the picture is too flat or too clipped to hold DCT statistics"
-            )
         return Finding(
             self.slug,
             "history",

@@ -13,9 +13,8 @@ from vestige.core.errors import InputError
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
 from vestige.data.jpeg_dct import clipped_blocks
-from vestige.forensics.jpeg_double import grid_phase
-from vestige.forensics.jpeg_parse import luma_steps
-from vestige.forensics.jpeg_primary import lattice, lattice_blocks, requantised, requantised_blocks
+from vestige.forensics.jpeg_double import history
+from vestige.forensics.jpeg_primary import lattice_blocks, requantised_blocks
 
 
 def two_sided_scan(ratios: np.ndarray, windows: tuple[int, ...], bound: float = 8.0) -> tuple[float, np.ndarray, bool]:
@@ -61,21 +60,9 @@ class JpegDQ:
 
     def find(self, subject: ImageSubject) -> Finding:
         try:
-            table = luma_steps(subject)
-            luma = subject.luma
+            luma, table, phase, primary = history(subject, self.limit)
         except InputError as error:
             return Finding.not_applicable(self.slug, "edit", str(error))
-        if min(luma.shape) < 64:
-            return Finding.not_applicable(self.slug, "edit", "the picture is smaller than 64×64 pixels")
-        phase = (0, 0)
-        if table is not None:
-            primary = requantised(luma, table, self.limit)
-        else:
-            phase = grid_phase(luma)
-            primary = lattice(luma, phase, self.limit)
-        if primary is None:
-            why = "the picture is too flat or too clipped to hold DCT statistics"
-            return Finding.not_applicable(self.slug, "edit", why)
         if table is not None:
             ratios, primary = requantised_blocks(luma, table, primary)
         else:
