@@ -75,6 +75,22 @@ def trainer(out: str | Path, config: TrainConfig = CONFIG, after: Any = None, **
     )  # fmt: skip
 
 
+def regression(out: Path, config: TrainConfig, **options: Any) -> Trainer:
+    """y = x W without noise, which a linear model learns completely."""
+    torch.manual_seed(0)
+    truth = torch.randn(4, 2)
+
+    def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
+        x = torch.randn(32, 4, generator=generator)
+        return {"x": x, "y": x @ truth}
+
+    def step(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": (model(batch["x"]) - batch["y"]).square().mean()}
+
+    chosen = {"model": nn.Linear(4, 2), "step": step, "batches": batches, "device": "cpu", "quiet": True, **options}
+    return Trainer(config=config, out=out, **chosen)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
