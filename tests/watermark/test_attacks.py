@@ -49,6 +49,7 @@ def context(model, pattern) -> Context:
         pool=[np.float32(rng.random((1, 3, 40 + 9 * i, 70))) for i in range(3)],
         caption=lambda x: ["a red ball"] * len(x),
         purifier=lambda x: 1 - x,
+        controls=lambda x, strength, seed: (1 - strength) * x + 0.5 * strength,
         substitute=Substitute(ResNetConfig(18, width=0.125, classes=1), side=32),
         steps=2,
     )

@@ -355,10 +355,12 @@ def bench_watermark(
         int, typer.Option("--side", min=0, help="Longest side of the pictures; 0 keeps their size.")
     ] = 1024,
     model: Annotated[
-        Path | None, typer.Option("--model", help="Diffusers folder for regeneration and editing.")
-    ] = None,
+        str,
+        typer.Option("--model", help="Diffusers folder for regeneration and editing, or shipped: our model of scenes."),
+    ] = "",
     autoencoder: Annotated[Path | None, typer.Option("--autoencoder", help="AutoencoderKL or -Tiny folder.")] = None,
     captioner: Annotated[Path | None, typer.Option("--captioner", help="Image-to-text folder of transformers.")] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a whole chain of diffusion.")] = 50,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute every cell again.")] = False,
     quiet: Quiet = False,
@@ -366,12 +368,12 @@ def bench_watermark(
 ) -> None:
     """Marks against attacks: detection at fixed false-positive rates, bits, quality and time. Runs can be resumed."""
     from vestige.app import benching
-    from vestige.bench.watermark_cells import Settings
+    from vestige.bench.watermark_cells import SHIPPED_MODEL, Settings
 
     _common(quiet, seed, "auto")
     settings = Settings(
-        bits=bits, nulls=nulls, side=side, seed=seed, model=str(model or ""), autoencoder=str(autoencoder or ""),
-        captioner=str(captioner or ""),
+        bits=bits, nulls=nulls, side=side, seed=seed, model=str(SHIPPED_MODEL) if model == "shipped" else model,
+        autoencoder=str(autoencoder or ""), captioner=str(captioner or ""), steps=steps,
     )  # fmt: skip
     raise typer.Exit(
         benching.watermark(

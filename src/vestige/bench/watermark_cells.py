@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import vestige
 from vestige.bench.watermark_methods import Method, code_digest, digest, file_digest
 from vestige.core.errors import UsageError, VestigeError
 from vestige.core.files import read_json, write_atomic, write_json
@@ -25,6 +26,13 @@ from vestige.watermark.attacks import Context, Trial
 SCHEMA = 1
 #: Pictures the attacker has, for collusion and forgery.
 POOL = 16
+_WEIGHTS = Path(vestige.__file__).parent / "weights"
+#: The text-to-image model that comes with vestige; it knows rendered scenes and redraws photographs in small tiles.
+SHIPPED_MODEL = _WEIGHTS / "scenes_text2image"
+_CONTROLS, _PURIFIER = _WEIGHTS / "ctrlregen.safetensors", _WEIGHTS / "ddsp.safetensors"
+#: Needs of attacks whose results are kept, because they cost more than everything else.
+_DRAWING = {"model", "autoencoder", "purifier", "controls"}
+_MADE_BY = {"purifier": "vestige.watermark.ddsp", "controls": "vestige.watermark.ctrlregen"}
 _TINY = 1e-300
 _USED: set[Method] = set()
 
@@ -34,7 +42,8 @@ class Settings:
     """What a benchmark depends on besides its pictures, methods and attacks.
 
     bits: of the payload. nulls: keys each attacked unmarked picture is read with. side: longest side in pixels that
-    larger pictures are reduced to (0: none). model, autoencoder, captioner: folders, as text. steps: of diffusion.
+    larger pictures are reduced to (0: none). model, autoencoder, captioner: folders, as text; `SHIPPED_MODEL` has
+    trained controls for CtrlRegen. steps: of diffusion.
     """
 
     bits: int = 32
@@ -95,17 +104,21 @@ class Grid:
         """Digests of the model files that this trial uses, and its settings."""
         needs = {need for part in trial.parts for need in part.needs}
         used: dict[str, str] = {}
-        if needs & {"model", "autoencoder"}:
+        if needs & _DRAWING:
             used = {"model": file_digest(self.settings.model), "autoencoder": file_digest(self.settings.autoencoder)}
-        if "model" in needs:
+        if needs & {"model", "controls"}:
             used["steps"] = str(self.settings.steps)
+        if needs & {"purifier", "controls"}:
+            used["shipped"] = digest([file_digest(str(_PURIFIER)), file_digest(str(_CONTROLS))])
         if "caption" in needs:
             used["captioner"] = file_digest(self.settings.captioner)
         return used
 
 
 def _attack_code(trial: Trial) -> str:
-    return code_digest(*dict.fromkeys(part.run.__module__ for part in trial.parts))
+    needs = {need for part in trial.parts for need in part.needs}
+    shipped = [module for need, module in _MADE_BY.items() if need in needs]
+    return code_digest(*dict.fromkeys([part.run.__module__ for part in trial.parts] + shipped))
 
 
 def _key(grid: Grid, method: Method, index: int) -> bytes:
@@ -265,7 +278,7 @@ def _marked_picture(grid: Grid, method: Method, index: int) -> np.ndarray:
 def _attacked(grid: Grid, trial: Trial, index: int, image: np.ndarray, method: Method | None) -> np.ndarray:
     """The picture after the trial. What a model drew is kept, because it costs more than everything else."""
     seed = int(rng(grid.settings.seed, "attack", trial.name, grid.pictures[index][1]).integers(2**31))
-    if not any("model" in part.needs or "autoencoder" in part.needs for part in trial.parts):
+    if not any(_DRAWING & set(part.needs) for part in trial.parts):
         return trial(image, seed=seed, context=_context(grid, index, method))
     name = digest([pixel_digest(image), list(map(list, trial.steps)), grid._models(trial), _attack_code(trial), seed])
     path = grid.work / f"drawn-{name}.png"
@@ -305,7 +318,7 @@ def promised(grid: Grid) -> Context:
     """A context that has what the workers will have, without loading any of it."""
     s = grid.settings
     pool = [np.zeros((1, 3, 1, 1), np.float32)] * (len(grid.pictures) > 1)
-    found = _models(s) if s.model else Context()
+    found = _models(s) if s.model else _shipped(s)
     captioned = (lambda images: [""] * len(images)) if s.captioner else None
     autoencoder = object() if s.autoencoder else None
     return replace(found, pool=pool, service=lambda x: x, caption=captioned, autoencoder=autoencoder)
@@ -314,8 +327,9 @@ def promised(grid: Grid) -> Context:
 @cache
 def _models(settings: Settings) -> Context:
     """The models of this process; loaded once."""
+    means = _shipped(settings)
     if not (settings.model or settings.autoencoder or settings.captioner):
-        return Context(steps=settings.steps)
+        return means
     from vestige.engines.diffusion.autoencoders import load_autoencoder
     from vestige.watermark.attacks.regeneration import load_model
 
@@ -324,9 +338,37 @@ def _models(settings: Settings) -> Context:
         from vestige.watermark.visual_paraphrase import load_captioner
 
         caption = load_captioner(settings.captioner)
-    return Context(
+    return replace(
+        means,
         model=load_model(settings.model) if settings.model else None,
         autoencoder=load_autoencoder(settings.autoencoder, tiny=True) if settings.autoencoder else None,
         caption=caption,
+    )
+
+
+def _shipped(settings: Settings) -> Context:
+    """The attacker's means that come with vestige, loaded at their first use."""
+    controlled = settings.model == str(SHIPPED_MODEL) and _CONTROLS.is_file()
+
+    def regenerate(images: np.ndarray, strength: float, seed: int) -> np.ndarray:
+        return _controls().remove(images, strength, steps=settings.steps, seed=seed)
+
+    return Context(
+        purifier=(lambda images: _purifier().purify(images)) if _PURIFIER.is_file() else None,
+        controls=regenerate if controlled else None,
         steps=settings.steps,
     )
+
+
+@cache
+def _purifier() -> Any:
+    from vestige.watermark.ddsp import DDSP
+
+    return DDSP()
+
+
+@cache
+def _controls() -> Any:
+    from vestige.watermark.ctrlregen import CtrlRegen
+
+    return CtrlRegen()

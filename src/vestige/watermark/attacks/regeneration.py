@@ -182,6 +182,13 @@ def regenerate(
         stacked = torch.cat([stacked, torch.from_numpy(mask.astype(np.float32))], 1)
 
     def redraw(tiles: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        if how == "fill":  # tiles without a hole stay as they are
+            touched = tiles[:, 3:].flatten(1).amax(1) > 0.5
+            if not touched.all():
+                made = tiles.clone()
+                if touched.any():
+                    made[touched] = redraw(tiles[touched], which[touched])
+                return made
         denoiser = parts.denoiser([prompts[i] for i in which.tolist()] if prompts else [""], guidance)
         latents = parts.encode(tiles[:, :3])
         if how == "fill":
@@ -323,3 +330,17 @@ def _purifier(images: Pictures, strength: float, seed: int, context: Context) ->
     for _ in range(round(strength)):
         images = context.purifier(images)
     return images
+
+
+@register(
+    "regeneration",
+    "share of the diffusion chain from which it is redrawn under its own meaning and edges; 1 is pure noise",
+    (0.3, 0.6, 1.0),
+    (0.6,),
+    0.001,
+    1,
+    needs=("controls",),
+)
+def _ctrlregen(images: Pictures, strength: float, seed: int, context: Context) -> Pictures:
+    assert context.controls is not None
+    return context.controls(images, strength, seed)

@@ -21,8 +21,10 @@ class Context:
     unconditional UNet, or None. autoencoder: a diffusers AutoencoderKL or AutoencoderTiny; by default the model's own.
     service: marks any pictures N×3×H×W with the mark under attack (black-box access). pool: pictures 1×3×H×W of the
     attacker's own, of any size. caption: pictures -> one sentence each, for attacks that redraw from words.
-    purifier: pictures -> pictures, a trained purifier. substitute: a `vestige.watermark.robust_limits.Substitute`,
-    trained on pictures with and without the mark. steps: of a whole sampling chain. batch: tiles computed at once.
+    purifier: pictures -> pictures, a trained purifier. controls: (pictures, strength, seed) -> pictures, regeneration
+    held to the picture by trained controls (`vestige.watermark.ctrlregen.CtrlRegen`). substitute: a
+    `vestige.watermark.robust_limits.Substitute`, trained on pictures with and without the mark. steps: of a whole
+    sampling chain. batch: tiles computed at once.
     """
 
     model: Any = None
@@ -31,6 +33,7 @@ class Context:
     pool: Sequence[Pictures] = ()
     caption: Callable[[Pictures], list[str]] | None = None
     purifier: Callable[[Pictures], Pictures] | None = None
+    controls: Callable[[Pictures, float, int], Pictures] | None = None
     substitute: Any = None
     steps: int = 50
     batch: int = 64
@@ -44,6 +47,7 @@ NEEDS: dict[str, str] = {
     "pool": "other pictures to combine with",
     "caption": "a captioner (--captioner FOLDER)",
     "purifier": "a trained purifier",
+    "controls": "a model with trained controls (--model shipped has them)",
     "substitute": "a classifier trained on marked and unmarked pictures",
 }
 
