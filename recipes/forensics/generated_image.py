@@ -33,10 +33,10 @@ from torch import nn
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
 from vestige.data.distortions import distort
-from vestige.data.fakes import FAMILIES, SOURCES, FakeSet, as_float, fake_set, fitted_sources, squares
+from vestige.data.fakes import FAMILIES, FakeSet, as_float, fake_set, squares
 from vestige.data.packs import find_data_root, named_pack
 from vestige.data.scenes import render_pack
-from vestige.engines.fakes import WEIGHTS, shipped_sources
+from vestige.engines.fakes import WEIGHTS, zoo
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics.generated import TraceDetector, logits, training
@@ -110,8 +110,7 @@ def sets(ctx: RecipeContext) -> dict[str, FakeSet]:
         part: squares(images, int(o["size"]), per_photo=int(o["squares"]), seed=ctx.seed)
         for part, images in photographs.items()
     }
-    fitted = fitted_sources(as_float(cut["fit"][0]), seed=ctx.seed)
-    sources = [*SOURCES.values(), *fitted, *shipped_sources(diffusion=bool(o["diffusion"]), size=int(o["size"]))]
+    sources = zoo(as_float(cut["fit"][0]), size=int(o["size"]), diffusion=bool(o["diffusion"]), seed=ctx.seed)
     found = {
         part: fake_set(cut[part][0], sources, cut[part][1], seed=ctx.seed + i, lossless=float(o["lossless"]))
         for i, part in enumerate(("train", "val", "test"))

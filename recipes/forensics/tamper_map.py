@@ -5,17 +5,18 @@
 
 The second is for the test on an operation that a network never saw; the claims want one for each of six operations.
 Photographs of the training part are given a past, edited by one of the operations of `vestige.data.tampering` and
-handled as files are; three in ten are not edited. ``pictures``: how many are made. ``exclude``: operations left out,
+handled as files are; a good third is not edited. ``pictures``: how many are made. ``exclude``: operations left out,
 separated by commas. ``size``: their side. ``limit``: photographs, 0 all. ``cache``: a folder that keeps the trace maps,
-which are computed once, before the first update, for the next run of the same code on the same pictures. Without data
-the pictures are rendered scenes, which serves to try the recipe and nothing else.
+which are computed before the first update, in portions, for the next run of the same code on the same pictures.
+Without data the pictures are rendered scenes, which serves to try the recipe and nothing else.
 
-Result: tamper_map.safetensors, with the threshold and scale that validation photographs give.
+Result: tamper_map.safetensors. ``vestige calibrate --only tamper_map`` sets its threshold and its probabilities.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from vestige.core.errors import InputError, UsageError
-from vestige.data.manipulated import manipulated
+from vestige.core.files import write_atomic
+from vestige.data.manipulated import manipulated, travelled
 from vestige.data.packs import find_data_root, named_pack
 from vestige.data.scenes import render_pack
 from vestige.data.tampering import OPERATIONS
@@ -31,7 +33,7 @@ from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics import traces
 from vestige.forensics.learned import save_network
-from vestige.forensics.tamper_map import TraceNet, calibration, localisation_loss, masks_at, pixel_scores, trace_stack
+from vestige.forensics.tamper_net import TraceNet, localisation_loss, masks_at, pixel_scores, trace_stack
 from vestige.metrics.detection import auroc
 from vestige.metrics.segmentation import pixel_auroc
 
@@ -44,7 +46,7 @@ def build(ctx: RecipeContext) -> Job:
     if unknown:
         raise UsageError(f"exclude names operations of {', '.join(OPERATIONS)}; got {', '.join(unknown)}.")
     operations = [name for name in OPERATIONS if name not in left_out]
-    stack, masks, _ = prepared(ctx, "train", o["pictures"], 0.3, left_out)
+    stack, masks, _ = prepared(ctx, "train", o["pictures"], 0.35, left_out)
     held_stack, held_masks, held_operations = prepared(ctx, "val", max(32, o["pictures"] // 10), 0.5, left_out)
     edited = np.asarray(held_masks.any((1, 2, 3)))
     targets = masks_at(masks)
@@ -72,10 +74,7 @@ def build(ctx: RecipeContext) -> Job:
 
     def save(network: nn.Module, out: Path) -> None:
         assert isinstance(network, TraceNet)
-        _, odds = pixel_scores(network, held_stack)
-        facts = {
-            "operations": operations, "pictures": len(stack), **calibration(odds, edited), **validate(network),
-        }  # fmt: skip
+        facts = {"operations": operations, "pictures": len(stack), **validate(network)}
         save_network(out / "tamper_map.safetensors", network, "tamper_map", facts)
 
     return Job(model, step, batches, validate=validate, save=save)
@@ -87,20 +86,28 @@ def prepared(
     """(trace maps, bool masks N×1×S×S, operations) of a part's pictures without those of some operations."""
     o = ctx.options
     seed = ctx.seed + (part != "train")
-    made = manipulated(photographs(part, o["limit"], ctx.seed), count, o["size"], unedited=unedited, seed=seed)
-    file = None
-    if o["cache"]:
-        told = hashlib.sha256(made.images.tobytes() + Path(traces.__file__).read_bytes()).hexdigest()[:16]
-        file = Path(o["cache"]) / f"traces-{told}.npy"
-    if file is not None and file.is_file():
-        stack = torch.from_numpy(np.load(file))
-    else:
-        stack = trace_stack(made.images)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, stack.numpy())
+    made = manipulated(
+        photographs(part, o["limit"], ctx.seed), count, o["size"], unedited=unedited, seed=seed, handling=travelled
+    )
+    folder = Path(o["cache"]) if o["cache"] else None
+    stack = torch.cat([traced(made.images[first : first + 250], folder) for first in range(0, count, 250)])
     kept = np.array([name not in left_out for name in made.operations])
     return stack[torch.from_numpy(kept)], made.masks[kept], [name for name in made.operations if name not in left_out]
+
+
+def traced(images: np.ndarray, folder: Path | None) -> Tensor:
+    """Trace maps of pictures; those that a run with the same code left in the folder are taken from there."""
+    if folder is None:
+        return trace_stack(images)
+    told = hashlib.sha256(images.tobytes() + Path(traces.__file__).read_bytes()).hexdigest()[:16]
+    file = folder / f"traces-{told}.npy"
+    if file.is_file():
+        return torch.from_numpy(np.load(file))
+    stack = trace_stack(images)
+    content = io.BytesIO()
+    np.save(content, stack.numpy())
+    write_atomic(file, content.getvalue())
+    return stack
 
 
 def photographs(part: str, limit: int, seed: int) -> list[np.ndarray]:
@@ -131,6 +138,6 @@ RECIPE = Recipe(
     ),
     reach={"pixel auroc": "0.90 over the operations", "image auroc": "0.85"},
     options={
-        "pictures": 4000, "size": 192, "exclude": "", "cache": "", "width": 48, "base": 24, "levels": 3, "limit": 0,
+        "pictures": 4000, "size": 192, "exclude": "", "cache": "", "width": 32, "base": 16, "levels": 3, "limit": 0,
     },
 )  # fmt: skip

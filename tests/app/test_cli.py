@@ -104,7 +104,7 @@ def test_bits_round_trip_as_hexadecimal(run, tmp_path, photo_file):
         (["find", "{photo}", "--only", "magic"], "not an examiner"),
         (["find", "{photo}", "--max-megapixels", "0.01"], "--max-megapixels"),
         (["systems", "--wing", "nowhere"], "no wing"),
-        (["claims", "clipmasterprints"], "no claims"),
+        (["claims", "container"], "no claims"),
         (["data", "cake"], "cake"),
         (["data", "distort", "{photo}", "--operation", "melt"], "melt"),
     ],

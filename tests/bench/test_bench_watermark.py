@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 
 from vestige.app import benching
-from vestige.bench import watermark, watermark_methods
+from vestige.bench import methods as bench_methods
+from vestige.bench import watermark
+from vestige.bench.digests import code_digest
+from vestige.bench.methods import Method
 from vestige.bench.watermark_cells import Settings, agreement, score
-from vestige.bench.watermark_methods import Method, code_digest, methods
+from vestige.bench.watermark_methods import methods
 from vestige.bench.watermark_table import COLUMNS, rows
 from vestige.core.catalogue import System
 from vestige.core.errors import OK, PARTIAL, InputError, Interrupted, UsageError
@@ -64,14 +67,12 @@ class Toy:
 
 @pytest.fixture
 def toy(monkeypatch):
-    monkeypatch.setattr(
-        watermark_methods, "system", lambda slug: System(slug, "toy", ("mark",), target=f"{__name__}:Toy")
-    )
-    watermark_methods._loaded.cache_clear()
-    watermark_methods._method_digest.cache_clear()
+    monkeypatch.setattr(bench_methods, "system", lambda slug: System(slug, "toy", ("mark",), target=f"{__name__}:Toy"))
+    bench_methods._loaded.cache_clear()
+    bench_methods._method_digest.cache_clear()
     yield "toy"
-    watermark_methods._loaded.cache_clear()
-    watermark_methods._method_digest.cache_clear()
+    bench_methods._loaded.cache_clear()
+    bench_methods._method_digest.cache_clear()
 
 
 @pytest.fixture

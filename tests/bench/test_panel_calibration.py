@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -11,14 +13,17 @@ from vestige.bench.corpus import (
     corpus,
     double_compressed,
     innocent,
+    learned_from,
     marked,
     photographs,
     tampered,
+    tampered_and_posted,
     untouched,
     with_payload,
 )  # fmt: skip
-from vestige.bench.panel import OTHER_FALSE_POSITIVES, Record, fit, judge, measure, panel_of, pixel_auc
-from vestige.core.errors import InputError
+from vestige.bench.panel import OTHER_FALSE_POSITIVES, Record, fit, fit_panel, judge, measure, panel_of, pixel_auc
+from vestige.core.calibration import Calibration
+from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import Finding
 from vestige.core.image_io import decode, encode
 from vestige.data.tampering import OPERATIONS
@@ -64,6 +69,26 @@ def test_halves_do_not_meet(tmp_path, shots):
     assert len(photographs(tmp_path, "test", limit=3)) == 3
 
 
+def test_photographs_that_a_network_learned_from_are_told_apart(tmp_path, shots):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(40):
+        (folder / f"{i}.jpg").write_bytes(shots[0][1] + bytes([i]))
+    every, unseen = (photographs(tmp_path, "test", unseen=u) for u in (False, True))
+    assert 0 < len(unseen) < len(every) / 2
+    assert set(unseen) == {photo for photo in every if not learned_from(photo[0])}
+    assert not learned_from("scenery/12003.jpg")
+
+
+def test_a_posted_case_is_smaller_and_keeps_its_mask(shots):
+    case, again = tampered_and_posted(shots[0], shots[1], "splice", 3)
+    small, mask = decode(again.data).pixels, again.mask
+    assert small.shape == (150, 165, 3) == (*mask.shape, 3)
+    assert abs(mask.mean() - case.mask.mean()) < 0.01
+    assert again.name == "splice, posted"
+    assert again.present == case.present
+
+
 def _record(name: str, photo: int, present: set[str], **scores: float) -> Record:
     findings = tuple(Finding(s, "edit", v, "seen", "not seen") for s, v in scores.items())
     return Record(Case(f"{photo}", name, b"", frozenset(present)), findings, {})
@@ -95,6 +120,29 @@ def test_fit_keeps_to_its_budget_and_spends_it_where_it_finds_most():
     edited = [v.probability for v in verdicts["splice"]]
     clean = [v.probability for v in verdicts["untouched"]]
     assert np.median(edited) > 0.5 > 0.2 > np.median(clean)
+
+
+def test_examiners_that_are_kept_stay_and_others_are_fitted_beside_them():
+    rng = np.random.default_rng(1)
+    records = [_record("untouched", i, set(), ela=rng.normal(), noise_level=rng.normal()) for i in range(400)] + [
+        _record("splice", i, {"edit"}, ela=rng.normal(0.2), noise_level=rng.normal(5)) for i in range(200)
+    ]
+    kept = {
+        "ela": Calibration(9.0, 0.001, 2000, 0.5, -1.0),
+        "steganalysis": Calibration(0.2, 0.01, 300, 2.0, -1.0),
+    }  # fmt: skip
+    content = fit(records, kept=kept)
+    assert content["examiners"]["ela"] == asdict(kept["ela"])
+    assert content["examiners"]["steganalysis"] == asdict(kept["steganalysis"])
+    found = content["examiners"]["noise_level"]
+    assert found["false_positive_rate"] <= 0.01
+    assert 1 < found["threshold"] < 4
+    assert content["verdict"]["weights"]["noise_level"] > 0
+
+
+def test_only_examiners_with_a_calibration_can_be_calibrated(tmp_path):
+    with pytest.raises(UsageError, match="metadata"):
+        next(fit_panel(tmp_path, tmp_path / "calibration.json", only=["metadata"]))
 
 
 def test_fit_needs_enough_photographs():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vestige.core.errors import InputError, UsageError
-from vestige.data.manipulated import handled, manipulated, past, posted
+from vestige.data.manipulated import handled, manipulated, past, posted, travelled
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,9 @@ def test_handling_moves_the_mask_with_the_pixels(photographs):
         done, moved = handled(image, mask, np.random.default_rng(number))
         assert done.shape[:2] == moved.shape
         assert np.abs((done[..., 1] > 190).astype(int) - moved).mean() < 0.05
+        done, moved = travelled(image, mask, np.random.default_rng(number))
+        assert done.shape[:2] == moved.shape
+        assert abs(moved.mean() - mask.mean()) < 0.02
     done, moved = posted(80, 0.5)(image, mask, np.random.default_rng(0))
     assert done.shape == (50, 60, 3)
     assert abs(moved.mean() - mask.mean()) < 0.02

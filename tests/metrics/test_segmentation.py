@@ -8,9 +8,11 @@ from sklearn import metrics
 from vestige.core.errors import InputError, UsageError
 from vestige.metrics.segmentation import (
     aupro,
+    centre_prior,
     f1_at_threshold,
     f1_best_threshold_per_image,
     f1_best_threshold_pooled,
+    f1_curve,
     iou_at_threshold,
     overlap_curve,
     pixel_auroc,
@@ -109,6 +111,28 @@ def test_empty_and_full_masks():
         aupro(masks[:2], maps[:2])
     with pytest.raises(UsageError, match="outside"):
         aupro(masks[2:], maps[2:])
+
+
+def test_the_curve_holds_what_single_thresholds_give():
+    masks, maps = sample(5)
+    thresholds = (*np.unique(maps).tolist(), 2.0)
+    for mask, map_ in zip(masks, maps, strict=True):
+        curve = f1_curve(mask, map_, thresholds)
+        expected = [f1_at_threshold([mask], [map_], t)[0] for t in thresholds]
+        np.testing.assert_allclose(curve, expected)
+        assert curve.max() == f1_best_threshold_per_image([mask], [map_])[0]
+    assert np.isnan(f1_curve(masks[0] & False, maps[0], (0.5,))).all()
+    for wrong in ((), (0.5, 0.5)):
+        with pytest.raises(UsageError, match="must rise"):
+            f1_curve(masks[0], maps[0], wrong)
+
+
+def test_the_centre_prior_falls_to_the_corners():
+    drawn = centre_prior(5, 9)
+    assert drawn.shape == (5, 9)
+    assert drawn.dtype == np.float32
+    assert (drawn[2, 4], drawn[0, 0], drawn[2, 0]) == (1.0, 0.0, 0.5)
+    assert centre_prior(1, 1).tolist() == [[1.0]]
 
 
 def test_pictures_may_differ_in_size():

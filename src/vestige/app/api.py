@@ -14,6 +14,7 @@ from vestige.core.files import write_atomic
 from vestige.core.image_io import encode, format_for, to_uint8
 from vestige.core.keys import PUBLIC_KEY, load_key
 from vestige.core.subjects import ImageSubject
+from vestige.core.video import VideoSubject, is_clip
 
 if TYPE_CHECKING:
     from vestige.core.findings import Findings
@@ -56,11 +57,13 @@ def _key(key: bytes | str | Path | None) -> bytes:
     return bytes(key) if isinstance(key, bytes) else load_key(key)
 
 
-def find(picture: Picture, *, keys: Sequence[bytes | str | Path] = (), only: Sequence[str] = ()) -> Findings:
-    """Examine a picture with the default panel.
+def find(
+    picture: Picture, *, keys: Sequence[bytes | str | Path] = (), only: Sequence[str] = (), every: float | None = None
+) -> Findings:
+    """Examine a picture, or the frames of a clip's file, with the default panel.
 
-    keys: watermark keys (or key files) to try besides the public one. only: examiners to use.
-    Raises InputError for unreadable pictures, UsageError for unknown examiners.
+    keys: watermark keys (or key files) to try besides the public one. only: examiners to use. every: seconds between
+    the frames of a clip. Raises InputError for unreadable files, UsageError for unknown examiners.
 
     >>> import vestige, numpy as np
     >>> vestige.find(np.full((64, 64, 3), 128, np.uint8), only=["container"]).verdict.label
@@ -69,6 +72,10 @@ def find(picture: Picture, *, keys: Sequence[bytes | str | Path] = (), only: Seq
     from vestige.core.panel import shared_panel
 
     panel = shared_panel(tuple(_key(k) for k in keys), tuple(only))
+    if isinstance(picture, str | Path) and is_clip(picture):
+        from vestige.core.clips import examine_clip
+
+        return examine_clip(VideoSubject.open(picture), panel, every)[0]
     return panel.examine(subject_of(picture))
 
 

@@ -23,13 +23,15 @@ import numpy as np
 
 from vestige.app.report_html import ReportItem
 from vestige.app.report_json import plain
+from vestige.core import video
 from vestige.core.errors import InputError, UsageError, VestigeError
 from vestige.core.files import read_json, write_atomic, write_json
-from vestige.core.findings import Findings
+from vestige.core.findings import Finding, Findings
 from vestige.core.image_io import DEFAULT_LIMITS, SUFFIXES, Limits, decode, encode
 from vestige.core.progress import track
 from vestige.core.runtime import one_thread
-from vestige.core.sniff import is_image
+from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
+from vestige.core.video import VideoSubject, is_clip, shrink
 
 #: Longest side of the maps and previews kept for the report.
 _MAP_SIDE, _PREVIEW_SIDE = 512, 1024
@@ -43,6 +45,7 @@ class FindOptions:
     only: tuple[str, ...] = ()
     limits: Limits = DEFAULT_LIMITS
     timeout: int = 120
+    every: float | None = None
 
     def digest(self) -> str:
         """Changes when the result could: options, vestige's version, its calibration."""
@@ -52,21 +55,21 @@ class FindOptions:
         path = calibration_file()
         calibration = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         keys = [hashlib.sha256(b"resume" + bytes(k)).hexdigest() for k in self.keys]
-        text = json.dumps([__version__, calibration, keys, self.only, str(self.limits)])
+        text = json.dumps([__version__, calibration, keys, self.only, str(self.limits), self.every])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def collect(paths: Sequence[str | Path]) -> list[Path]:
-    """The picture files behind files, folders and globs, sorted, each once.
+    """The picture and clip files behind files, folders and globs, sorted, each once.
 
-    In folders, files are taken by content or by a picture's ending (so that damaged ones are reported). Raises
-    InputError for a path that does not exist and for a search that finds nothing.
+    In folders, files are taken by content or by a picture's or clip's ending (so that damaged ones are reported).
+    Raises InputError for a path that does not exist and for a search that finds nothing.
     """
     found: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
             for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                if not any(part.startswith(".") for part in file.relative_to(path).parts) and _looks_like_image(file):
+                if not any(part.startswith(".") for part in file.relative_to(path).parts) and _looks_readable(file):
                     found[file] = None
         elif path.exists():
             found[path] = None
@@ -80,80 +83,91 @@ def collect(paths: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
-def _looks_like_image(path: Path) -> bool:
-    if path.suffix.lower() in SUFFIXES:
+def _looks_readable(path: Path) -> bool:
+    if path.suffix.lower() in (*SUFFIXES, *video.SUFFIXES):
         return True
     try:
         with path.open("rb") as file:
-            return is_image(file.read(300))
+            return sniff(file.read(300)) in (*IMAGE_FORMATS, *VIDEO_FORMATS)
     except OSError:
         return False
 
 
 @contextmanager
-def _time_limit(seconds: int, source: str) -> Iterator[None]:
+def _time_limit(seconds: int, source: str) -> Iterator[Callable[[], object]]:
+    """Give the file up after so many seconds; calling what the block gets starts them anew."""
+
     def stop(signum: int, frame: Any) -> None:
         raise InputError(f"{source} took more than {seconds} s and was given up (--timeout raises the limit).")
 
     if not seconds or not hasattr(signal, "SIGALRM"):
-        yield
+        yield lambda: None
         return
     previous = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
     try:
-        yield
+        yield lambda: signal.alarm(seconds)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
 
 
 def examine_file(path: Path, options: FindOptions) -> ReportItem:
-    """Examine one file, within the time limit."""
+    """Examine one file, within the time limit (of a clip: every frame within it)."""
+    from vestige.core.clips import examine_clip
     from vestige.core.panel import shared_panel
     from vestige.core.subjects import ImageSubject
 
-    with _time_limit(options.timeout, str(path)):
+    with _time_limit(options.timeout, str(path)) as restart:
+        panel = shared_panel(options.keys, options.only)
+        if is_clip(path):
+            clip = VideoSubject.open(path, options.limits)
+            found, frames = examine_clip(clip, panel, options.every, restart)
+            return ReportItem(found, frames[0], frames)
         subject = ImageSubject.open(path, options.limits)
-        findings = shared_panel(options.keys, options.only).examine(subject)
-        return ReportItem(findings, shrink(subject.pixels, _PREVIEW_SIDE))
-
-
-def shrink(array: np.ndarray, side: int) -> np.ndarray:
-    """The array h×w(×c) with its longer side at most ``side``, area-averaged."""
-    import cv2
-
-    scale = side / max(array.shape[:2])
-    if scale >= 1:
-        return array
-    size = (max(1, round(array.shape[1] * scale)), max(1, round(array.shape[0] * scale)))
-    return cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+        return ReportItem(panel.examine(subject), shrink(subject.pixels, _PREVIEW_SIDE))
 
 
 def _item_id(path: Path) -> str:
     return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
+def _parts(name: str, findings: Findings) -> list[tuple[str, tuple[Finding, ...]]]:
+    """File name stems and findings of what has a preview and maps: the file itself and a clip's frames."""
+    frames = findings.clip.frames if findings.clip else ()
+    return [(name, findings.findings), *((f"{name}.f{n}", f.findings) for n, f in enumerate(frames))]
+
+
 def _store(item: ReportItem, folder: Path, name: str) -> None:
     """Write previews and maps first and the JSON last, so that an item with JSON is complete."""
-    write_atomic(folder / f"{name}.preview.jpg", encode(item.preview, "JPEG", quality=88))
-    for finding in item.findings.findings:
-        if finding.map is not None:
-            small = shrink(finding.map, _MAP_SIDE)
-            pixels = (small.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-            write_atomic(folder / f"{name}.{finding.examiner}.png", encode(pixels, "PNG"))
+    for (stem, findings), preview in zip(_parts(name, item.findings), (item.preview, *item.frames)):
+        write_atomic(folder / f"{stem}.preview.jpg", encode(preview, "JPEG", quality=88))
+        for finding in findings:
+            if finding.map is not None:
+                small = shrink(finding.map, _MAP_SIDE)
+                pixels = (small.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+                write_atomic(folder / f"{stem}.{finding.examiner}.png", encode(pixels, "PNG"))
     write_json(folder / f"{name}.json", plain(item.findings.to_dict()))
 
 
 def load_item(folder: Path, name: str) -> ReportItem:
     """Read a stored item back."""
     value = read_json(folder / f"{name}.json")
+    frames = value.get("clip", {}).get("frames", [])
+    stems = [f"{name}.f{n}" for n in range(len(frames))]
+    maps = [_load_maps(folder, stem, frame["findings"]) for stem, frame in zip(stems, frames)]
+    found = Findings.from_dict(value, _load_maps(folder, name, value["findings"]), maps)
+    previews = [decode((folder / f"{stem}.preview.jpg").read_bytes()).pixels for stem in (name, *stems)]
+    return ReportItem(found, previews[0], tuple(previews[1:]))
+
+
+def _load_maps(folder: Path, stem: str, findings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     maps = {}
-    for finding in value["findings"]:
+    for finding in findings:
         if finding["map_caption"] is not None:
-            picture = decode((folder / f"{name}.{finding['examiner']}.png").read_bytes())
+            picture = decode((folder / f"{stem}.{finding['examiner']}.png").read_bytes())
             maps[finding["examiner"]] = picture.pixels[..., 0].astype(np.float32) / np.float32(255)
-    preview = decode((folder / f"{name}.preview.jpg").read_bytes()).pixels
-    return ReportItem(Findings.from_dict(value, maps), preview)
+    return maps
 
 
 def _start_worker() -> None:

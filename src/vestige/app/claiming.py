@@ -79,7 +79,7 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def calibrate(data: Path | None, out: Path | None, limit: int, jobs: int, seed: int) -> int:
+def calibrate(data: Path | None, out: Path | None, limit: int, jobs: int, seed: int, only: Sequence[str] = ()) -> int:
     """Fit the panel's calibration on the validation halves of the photo packs and write it."""
     from vestige.app.batch import default_jobs
     from vestige.bench.panel import fit_panel
@@ -89,7 +89,7 @@ def calibrate(data: Path | None, out: Path | None, limit: int, jobs: int, seed: 
     if root is None:
         raise UsageError("Calibration needs photographs; give --data FOLDER or set VESTIGE_DATA.")
     target = out or calibration_file()
-    for line in fit_panel(root, target, limit=limit, jobs=jobs or default_jobs(), seed=seed):
+    for line in fit_panel(root, target, limit=limit, jobs=jobs or default_jobs(), seed=seed, only=only):
         print(line)
     print(f"Written: {target}")
     return OK

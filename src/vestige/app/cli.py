@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from vestige.app.cli_bench import bench_app
+from vestige.app.cli_erase import erase, verify
+from vestige.app.options import Device, Json, KeepMetadata, OutOrFolder, Paths, Quality, Quiet, Results, Seed, common
 from vestige.core import errors
 from vestige.core.errors import VestigeError
 
@@ -19,21 +22,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Paths = Annotated[list[Path], typer.Argument(help="Files, folders or globs; '-' reads one picture from stdin.")]
 One = Annotated[Path, typer.Argument(help="A picture; '-' reads it from stdin.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output file; '-' writes to stdout.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", "-k", help="Key file; without one the public key is used.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no text; exit codes and files only.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps; for methods with networks.")]
 Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
-OutOrFolder = Annotated[Path | None, typer.Option("--out", "-o", help="Output file, or folder for several pictures.")]
-Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG, WebP or AVIF quality.")]
-KeepMetadata = Annotated[bool, typer.Option("--keep-metadata", help="Copy EXIF and XMP to the output.")]
 UserFile = Annotated[Path, typer.Option("--registry", "-r", help="File of users and their fingerprints.")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Weights of the fingerprinter; else the shipped ones.")]
-Results = Annotated[Path | None, typer.Option("--results", help="Folder of recorded results.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -64,8 +58,13 @@ def find(
     key: Annotated[list[Path] | None, typer.Option("--key", "-k", help="Key file to look for marks with.")] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Use only this examiner; repeatable.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
-    timeout: Annotated[int, typer.Option("--timeout", min=0, help="Seconds per file; 0 waits for ever.")] = 120,
+    timeout: Annotated[
+        int, typer.Option("--timeout", min=0, help="Seconds per picture or frame; 0 waits for ever.")
+    ] = 120,
     max_megapixels: Megapixels = 120.0,
+    every: Annotated[
+        float | None, typer.Option("--every", help="Seconds between the frames of a clip; at most 120 frames.")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do every file again instead of resuming.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 6 when a trace is found.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of every examiner.")] = False,
@@ -73,13 +72,13 @@ def find(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Say what was done to pictures: edits, earlier compression, marks, hidden data, origin, copies.
+    """Say what was done to pictures and clips: edits, earlier compression, marks, hidden data, origin, copies.
 
     A model file is scanned for code instead. With --out, a run that was interrupted continues where it stopped.
     """
     from vestige.app import finding
 
-    _common(quiet, seed, device)
+    common(quiet, seed, device)
     code = finding.run(
         paths,
         out=out,
@@ -90,6 +89,7 @@ def find(
         jobs=jobs,
         timeout=timeout,
         max_megapixels=max_megapixels,
+        every=every,
         fresh=fresh,
         verbose=verbose,
         quiet=quiet,
@@ -122,7 +122,7 @@ def mark(
     """
     from vestige.app import marking, texts
 
-    _common(quiet, seed, device)
+    common(quiet, seed, device)
     if texts.are_texts(paths):
         raise typer.Exit(texts.mark_texts(paths, out, message or bits, key, quiet))
     options = {} if strength is None else {"strength": strength}
@@ -141,7 +141,7 @@ def read(
     """Read marks. Exit code 0: read; 3: marked but unreadable; 4: not marked (the highest of all files)."""
     from vestige.app import marking, texts
 
-    _common(quiet, 0, device)
+    common(quiet, 0, device)
     if texts.are_texts(paths):
         raise typer.Exit(texts.read_texts(paths, key, json_, quiet))
     raise typer.Exit(marking.read_files(paths, key, method, json_, quiet))
@@ -178,29 +178,6 @@ def whose(
 
 
 @app.command()
-def erase(
-    paths: Paths,
-    what: Annotated[str, typer.Option("--what", help="faces, or region (with --mask).")] = "faces",
-    mode: Annotated[str, typer.Option("--mode", help="For faces: blur, pixelate or fill.")] = "blur",
-    mask: Annotated[Path | None, typer.Option("--mask", help="Picture of the same size, white where to erase.")] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", help="An eraser from 'vestige systems --role erase'.")
-    ] = None,
-    out: OutOrFolder = None,
-    quality: Quality = 95,
-    keep_metadata: KeepMetadata = False,
-    quiet: Quiet = False,
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Remove faces or a masked region from pictures."""
-    from vestige.app import editing
-
-    _common(quiet, seed, device)
-    raise typer.Exit(editing.erase_files(paths, out, what, mode, mask, method, quality, keep_metadata, quiet))
-
-
-@app.command()
 def restore(
     paths: Paths,
     what: Annotated[str, typer.Option("--what", help="noise, holes (with --mask) or size.")] = "noise",
@@ -221,7 +198,7 @@ def restore(
     """Bring pictures back: remove noise, fill holes, enlarge."""
     from vestige.app import editing
 
-    _common(quiet, seed, device)
+    common(quiet, seed, device)
     raise typer.Exit(editing.restore_files(paths, out, what, mask, scale, method, quality, keep_metadata, quiet))
 
 
@@ -266,7 +243,7 @@ def claims(
     """Check what systems claim, on data they never saw, and record the outcome in results/."""
     from vestige.app import claiming
 
-    _common(quiet, seed, device)
+    common(quiet, seed, device)
     raise typer.Exit(claiming.run(slugs or [], data, results, json_, limit, jobs, seed, quiet))
 
 
@@ -276,6 +253,9 @@ def calibrate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Calibration file; the shipped one by default.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Calibrate this examiner and keep the others (repeatable).")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Use only so many pictures.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
     quiet: Quiet = False,
@@ -284,8 +264,8 @@ def calibrate(
     """Set the examiners' thresholds and probabilities on validation photographs."""
     from vestige.app import claiming
 
-    _common(quiet, seed, "auto")
-    raise typer.Exit(claiming.calibrate(data, out, limit, jobs, seed))
+    common(quiet, seed, "auto")
+    raise typer.Exit(claiming.calibrate(data, out, limit, jobs, seed, only or []))
 
 
 @app.command()
@@ -303,7 +283,7 @@ def learn(
     """Train a recipe, or continue its interrupted run, and report what it reached."""
     from vestige.app import learning
 
-    _common(quiet, seed or 0, device)
+    common(quiet, seed or 0, device)
     raise typer.Exit(learning.run(recipe, out, data, set_ or [], budget, device, seed, quiet, fresh))
 
 
@@ -322,65 +302,13 @@ def data(
     """Make pictures (scenes, fractals), tamper with or distort them, or describe a data set."""
     from vestige.app import making
 
-    _common(quiet, seed, "auto")
+    common(quiet, seed, "auto")
     raise typer.Exit(making.run(what, source, out, n, size, operation, strength, seed, quiet))
 
 
-bench_app = typer.Typer(name="bench", help="Compare methods under one protocol.", no_args_is_help=True)
 app.add_typer(bench_app)
-
-
-@bench_app.command("watermark")
-def bench_watermark(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Pictures or folders; the test photographs of the data packs by default."),
-    ] = None,
-    methods: Annotated[
-        str,
-        typer.Option("--methods", help="Markers with options, as spread_spectrum:strength=0.2,...; or all."),
-    ] = "all",
-    attacks: Annotated[
-        str, typer.Option("--attacks", help="Suites and attacks, as signal,jpeg:50,resize:0.5+jpeg:70.")
-    ] = "classic,collusion,forgery,regeneration,editing",
-    strengths: Annotated[str, typer.Option("--strengths", help="quick or full ladder of every attack.")] = "quick",
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Use only so many pictures.")] = 0,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of table, figures and page.")] = Path(
-        "out/bench/watermark"
-    ),
-    results: Results = None,
-    bits: Annotated[int, typer.Option("--bits", min=1, help="Payload bits.")] = 32,
-    nulls: Annotated[int, typer.Option("--nulls", min=1, help="Keys that each unmarked picture is read with.")] = 4,
-    side: Annotated[
-        int, typer.Option("--side", min=0, help="Longest side of the pictures; 0 keeps their size.")
-    ] = 1024,
-    model: Annotated[
-        str,
-        typer.Option("--model", help="Diffusers folder for regeneration and editing, or shipped: our model of scenes."),
-    ] = "",
-    autoencoder: Annotated[Path | None, typer.Option("--autoencoder", help="AutoencoderKL or -Tiny folder.")] = None,
-    captioner: Annotated[Path | None, typer.Option("--captioner", help="Image-to-text folder of transformers.")] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a whole chain of diffusion.")] = 50,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every cell again.")] = False,
-    quiet: Quiet = False,
-    seed: Seed = 0,
-) -> None:
-    """Marks against attacks: detection at fixed false-positive rates, bits, quality and time. Runs can be resumed."""
-    from vestige.app import benching
-    from vestige.bench.watermark_cells import SHIPPED_MODEL, Settings
-
-    _common(quiet, seed, "auto")
-    settings = Settings(
-        bits=bits, nulls=nulls, side=side, seed=seed, model=str(SHIPPED_MODEL) if model == "shipped" else model,
-        autoencoder=str(autoencoder or ""), captioner=str(captioner or ""), steps=steps,
-    )  # fmt: skip
-    raise typer.Exit(
-        benching.watermark(
-            paths or [], methods=methods, attacks=attacks, strengths=strengths, limit=limit, out=out, results=results,
-            settings=settings, jobs=jobs, fresh=fresh, quiet=quiet,
-        )
-    )  # fmt: skip
+app.command()(erase)
+app.command()(verify)
 
 
 @app.command()
@@ -398,16 +326,6 @@ def version(json_: Json = False) -> None:
         for name, number in versions().items():
             if name != "vestige":
                 print(f"  {name} {number}")
-
-
-def _common(quiet: bool, seed: int, device: str) -> None:
-    """Options every command shares. The device is checked only when it is not one every machine has."""
-    from vestige.core import progress, runtime
-
-    progress.set_quiet(quiet)
-    runtime.seed_everything(seed)
-    if device not in ("auto", "cpu"):
-        runtime.device(device)
 
 
 def main(arguments: list[str] | None = None) -> Any:

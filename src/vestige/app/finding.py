@@ -1,4 +1,4 @@
-"""``vestige find``: examine pictures, group copies, write reports; scan models."""
+"""``vestige find``: examine pictures and clips, group copies, write reports; scan models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from vestige.core.errors import BAD_INPUT, OK, PARTIAL, TRACE_FOUND, Interrupted
 from vestige.core.files import write_atomic, write_json
 from vestige.core.image_io import Limits
 from vestige.core.keys import load_key
-from vestige.core.sniff import IMAGE_FORMATS, sniff
+from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 from vestige.core.subjects import MODEL_FORMATS, MODEL_SUFFIXES
+from vestige.core.video import sample_times
 
 
 def run(
     paths: Sequence[Path], *, out: Path | None, as_json: bool, html: Path | None, keys: Sequence[Path],
     only: Sequence[str], jobs: int, timeout: int, max_megapixels: float, fresh: bool, verbose: bool, quiet: bool,
+    every: float | None = None,
 ) -> int:  # fmt: skip
     """Examine, print and write; returns the exit code (TRACE_FOUND when something was flagged)."""
     if len(paths) == 1 and _is_model(paths[0]):
@@ -33,7 +35,8 @@ def run(
 
     secrets = tuple(load_key(k) for k in keys)
     shared_panel(secrets, tuple(only))  # an unknown examiner is refused before any file is read
-    options = FindOptions(secrets, tuple(only), Limits(max_pixels=int(max_megapixels * 1e6)), timeout)
+    sample_times(1.0, every)  # and so is a spacing of frames that makes no sense
+    options = FindOptions(secrets, tuple(only), Limits(max_pixels=int(max_megapixels * 1e6)), timeout, every)
     with tempfile.TemporaryDirectory(prefix="vestige-") as scratch:
         files = [_from_stdin(Path(scratch))] if [str(p) for p in paths] == ["-"] else collect(paths)
         if out is not None and out.exists() and not out.is_dir():
@@ -47,7 +50,7 @@ def run(
     groups = _copies(files, results)
     report = to_json_report([r.findings for r in results], failures, groups)
     if out is not None or html is not None:
-        name = paths[0].name if len(paths) == 1 else f"{len(files)} pictures"
+        name = paths[0].name if len(paths) == 1 else f"{len(files)} files"
         page = render_html(results, title=f"vestige report: {visible(name)}", failures=failures, groups=groups)
         for target in filter(None, (html, out and out / "report.html")):
             write_atomic(target, page)
@@ -94,11 +97,11 @@ def _from_stdin(folder: Path) -> Path:
 
 def _copies(files: Sequence[Path], results: Sequence[ReportItem]) -> list[Any]:
     """Groups of exact and near copies among the pictures that could be read."""
-    if len(results) < 2:
-        return []
     from vestige.core.catalogue import system
 
-    readable = {r.findings.source for r in results}
+    readable = {r.findings.source for r in results if r.findings.format in IMAGE_FORMATS}
+    if len(readable) < 2:
+        return []
     return system("duplicates").load()().group([p for p in files if str(p) in readable])
 
 
@@ -109,7 +112,8 @@ def _is_model(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         kind = sniff(file.read(300))
-    return kind in MODEL_FORMATS or (kind not in IMAGE_FORMATS and path.suffix.lower() in MODEL_SUFFIXES)
+    known = (*IMAGE_FORMATS, *VIDEO_FORMATS)
+    return kind in MODEL_FORMATS or (kind not in known and path.suffix.lower() in MODEL_SUFFIXES)
 
 
 def _scan_model(path: Path, as_json: bool, quiet: bool) -> int:

@@ -14,6 +14,7 @@ from vestige.core.files import write_atomic
 from vestige.core.image_io import SUFFIXES, save_image, to_uint8
 from vestige.core.progress import track
 from vestige.core.subjects import ImageSubject, open_subject
+from vestige.core.video import VideoSubject, clock
 
 _ACTIONS = ("scenes", "fractals", "tamper", "distort", "info")
 
@@ -114,6 +115,10 @@ def _info(path: Path) -> str:
         labels = Counter(str(item.label) for item in subject if item.label is not None)
         classes = "".join(f"\n  {label}: {count}" for label, count in sorted(labels.items())[:50])
         return f"{path}: {subject.kind} with {len(subject)} pictures{classes}"
+    if isinstance(subject, VideoSubject):
+        size = f"{subject.width}×{subject.height}, {subject.rate:g} frames a second"
+        length = clock(subject.seconds) if subject.seconds else "of unknown length"
+        return f"{path}: {subject.format} clip, {size}, {length}"
     tensors = subject.tensors()
     parameters = sum(int(np.prod(shape)) for shape, _ in tensors.values())
     return f"{path}: {subject.format} model with {len(tensors)} tensors, {parameters:,} values"

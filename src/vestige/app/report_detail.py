@@ -1,4 +1,4 @@
-"""One picture of an HTML report: verdict, picture with its overlays, and a card for every examiner."""
+"""One picture or clip of an HTML report: verdict, pictures with their overlays, and a card for every examiner."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from vestige.app.colormap import overlay_png
 from vestige.app.markup import Markup, element, join
+from vestige.app.report_clip import time_line
 from vestige.app.report_items import (
     LABELS,
     ReportItem,
     bounded,
+    clip_facts,
     error_rate,
     examiner_name,
     kind_labels,
@@ -28,6 +30,7 @@ from vestige.app.report_items import (
 )
 from vestige.core.findings import KINDS, Finding, Findings
 from vestige.core.image_io import encode
+from vestige.core.video import clock
 
 
 @dataclass(frozen=True)
@@ -72,39 +75,81 @@ def picture_uri(pixels: np.ndarray, side: int, quality: int = 82) -> tuple[Marku
 
 
 def detail(item: ReportItem, index: int, bounds: Bounds) -> Markup:
-    """The article about one picture; ``index`` keeps element ids apart."""
+    """The article about one picture or clip; ``index`` keeps element ids apart."""
     found = item.findings
+    thing = "picture" if found.clip is None else "clip"
     examiners = ordered(found.findings)
     applying = [f for f in examiners if f.applies]
     others = [f for f in examiners if not f.applies]
-    shown = [f for f in applying if f.map is not None and f.map.size and (f.flagged or bounds.clear_maps)]
+    shown = _with_maps(applying, bounds)
     keys = {id(f): n for n, f in enumerate(shown, 1)}
-    cards = [_card(f, index, keys.get(id(f))) for f in applying]
+    framewise = {track.examiner for track in found.clip.tracks} if found.clip else set()
+    cards = [_card(f, index, keys.get(id(f)), f.examiner in framewise) for f in applying]
     return element(
         "article",
         _heading(found, index),
         _verdict(found),
+        time_line(found.clip, index) if found.clip else None,
         element(
             "div",
-            _figure(item, index, shown, bounds),
+            _shots(item, index, bounds)
+            if found.clip
+            else _figure(item.preview, short_name(found.source), str(index), shown, bounds),
             element(
                 "section",
                 element("h2", "What the examiners say", id=f"examiners-{index}"),
                 *cards,
-                None if cards else element("p", "No examiner applies to this picture.", class_="empty"),
-                _not_applying(others),
+                None if cards else element("p", f"No examiner applies to this {thing}.", class_="empty"),
+                _not_applying(others, thing),
                 class_="examiners",
                 aria_labelledby=f"examiners-{index}",
             ),
             class_="columns",
         ),
-        class_="picture",
+        class_=thing if found.clip is None else f"picture {thing}",
         aria_labelledby=f"name-{index}",
+    )
+
+
+def _with_maps(findings: list[Finding], bounds: Bounds) -> list[Finding]:
+    return [f for f in findings if f.map is not None and f.map.size and (f.flagged or bounds.clear_maps)]
+
+
+def _shots(item: ReportItem, index: int, bounds: Bounds) -> Markup:
+    """The frames of a clip that show most, each with its maps."""
+    clip = item.findings.clip
+    assert clip is not None
+    shots = []
+    for n, (frame, preview) in enumerate(zip(clip.frames, item.frames)):
+        findings = [f for f in ordered(frame.findings) if f.applies]
+        flagged = [examiner_name(f.examiner) for f in findings if f.flagged]
+        when = f"Frame at {clock(frame.time)}"
+        shots.append(
+            element(
+                "section",
+                element("h3", when, id=f"shot-{index}-{n}"),
+                element(
+                    "p", f"Trace: {'; '.join(flagged)}." if flagged else "No trace in this frame.", class_="sought"
+                ),
+                _figure(preview, when, f"{index}-f{n}", _with_maps(findings, bounds), bounds),
+                class_="shot",
+                aria_labelledby=f"shot-{index}-{n}",
+            )
+        )
+    return element(
+        "section",
+        element("h2", "Frames that show most", id=f"shots-{index}"),
+        *shots,
+        class_="shots",
+        aria_labelledby=f"shots-{index}",
     )
 
 
 def _heading(found: Findings, index: int) -> Markup:
     facts = [found.format, f"{found.width:,} × {found.height:,} pixels"]
+    if found.clip is not None:
+        facts[0] += f" ({found.clip.codec})" if found.clip.codec else ""
+        facts += clip_facts(found.clip)
     return element(
         "header",
         element("h1", short_name(found.source), id=f"name-{index}", tabindex="-1"),
@@ -125,6 +170,7 @@ def _verdict(found: Findings) -> Markup:
     verdict = found.verdict
     known = math.isfinite(verdict.probability) and verdict.label != "not examined"
     kinds = kind_labels(verdict.kinds)
+    thing = "picture" if found.clip is None else "clip"
     return element(
         "section",
         element(
@@ -139,7 +185,7 @@ def _verdict(found: Findings) -> Markup:
             "div",
             element("p", percent(verdict.probability), class_="figure"),
             _bar(verdict.probability),
-            element("p", "probability that pixels were edited after the picture was made", class_="unit"),
+            element("p", f"probability that pixels were edited after the {thing} was made", class_="unit"),
             class_="odds",
         )
         if known
@@ -159,8 +205,8 @@ def _drawing(*shapes: Markup) -> Markup:
     return element("svg", *shapes, class_="track", viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true")
 
 
-def _figure(item: ReportItem, index: int, shown: list[Finding], bounds: Bounds) -> Markup:
-    uri, width, height = picture_uri(item.preview, bounds.preview)
+def _figure(preview: np.ndarray, name: str, index: str, shown: list[Finding], bounds: Bounds) -> Markup:
+    uri, width, height = picture_uri(preview, bounds.preview)
     first = next((n for n, f in enumerate(shown, 1) if f.flagged), 0)
     overlays = [
         element(
@@ -174,7 +220,6 @@ def _figure(item: ReportItem, index: int, shown: list[Finding], bounds: Bounds) 
         for n, f in enumerate(shown, 1)
         if f.map is not None
     ]
-    name = short_name(item.findings.source)
     frame = element(
         "div",
         element("img", src=uri, width=width, height=height, alt=f"Preview of {name}", class_="base"),
@@ -191,7 +236,7 @@ def _figure(item: ReportItem, index: int, shown: list[Finding], bounds: Bounds) 
     )
 
 
-def _controls(index: int, shown: list[Finding], first: int) -> Markup:
+def _controls(index: str, shown: list[Finding], first: int) -> Markup:
     def choice(n: int, name: str, caption: str, flagged: bool) -> Markup:
         radio = element(
             "input",
@@ -248,12 +293,12 @@ def _controls(index: int, shown: list[Finding], first: int) -> Markup:
     )
 
 
-def _card(finding: Finding, index: int, key: int | None) -> Markup:
+def _card(finding: Finding, index: int, key: int | None, clip: bool) -> Markup:
     fact = finding.flagged and finding.probability is None
     facts = [
         ("Basis", "A fact read from the file") if fact else ("Probability", _odds(finding)),
         ("Score", _score(finding)),
-        ("Error rate", error_rate(finding)),
+        ("Error rate", error_rate(finding, clip)),
     ]
     left_out = finding.map is not None and key is None and not finding.flagged
     return element(
@@ -332,13 +377,13 @@ def _value(value: Any) -> str:
     return written if len(written) <= 400 else written[:399] + "…"
 
 
-def _not_applying(findings: list[Finding]) -> Markup | None:
+def _not_applying(findings: list[Finding], thing: str) -> Markup | None:
     if not findings:
         return None
     plural = "examiner does" if len(findings) == 1 else "examiners do"
     return element(
         "details",
-        element("summary", f"{len(findings)} {plural} not apply to this picture"),
+        element("summary", f"{len(findings)} {plural} not apply to this {thing}"),
         *(
             element(
                 "article",

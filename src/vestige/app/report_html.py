@@ -1,4 +1,4 @@
-"""The HTML report: one self-contained file about one picture or a folder of pictures.
+"""The HTML report: one self-contained file about one picture or clip, or a folder of them.
 
 The file loads nothing: styles and script are inline and pinned by their hashes in a content security policy, pictures
 are data URIs. Everything that comes from a file, its name included, is escaped on the way in (see `markup`).
@@ -23,6 +23,7 @@ from vestige.app.report_items import (
     Failure,
     ReportGroup,
     ReportItem,
+    counted,
     failure_of,
     group_of,
     kind_labels,
@@ -52,6 +53,11 @@ _GUIDE = (
         "Maps",
         "Light colours mark where the evidence is strong, relative to the rest of the same picture. "
         "A map says where to look; it does not outline an edit to the pixel.",
+    ),
+    (
+        "Clips",
+        "A clip is flagged where enough of its frames are, so that one examiner is wrong on at most one untouched clip "
+        "in a hundred, if frames behave like photographs. Its probability averages the evidence of its frames.",
     ),
     (
         "Does not apply",
@@ -138,14 +144,15 @@ def _batch(
     failed: list[Failure],
     groups: Sequence[ReportGroup],
 ) -> Markup:
+    things = "pictures" if all(f.clip is None for f in seen) else "files"
     rows = [_row(found, thumb, n) for n, (found, thumb) in enumerate(zip(seen, thumbs), 1)]
     overview = element(
         "section",
         element("h1", title, tabindex="-1", id="top"),
         _counts(seen, failed),
-        _filters() if rows else None,
-        element("ol", *rows, class_="rows", aria_label="Pictures"),
-        element("p", "No picture matches.", class_="empty", id="nothing", hidden=True),
+        _filters(things) if rows else None,
+        element("ol", *rows, class_="rows", aria_label=things.capitalize()),
+        element("p", f"No {things[:-1]} matches.", class_="empty", id="nothing", hidden=True),
         _groups(groups, seen),
         _failures(failed),
         id="overview",
@@ -154,12 +161,12 @@ def _batch(
         "section",
         element(
             "nav",
-            element("a", "← All pictures", href="#top", class_="back"),
+            element("a", f"← All {things}", href="#top", class_="back"),
             element("span", class_="place", aria_live="polite"),
             element("button", "Previous", type="button", class_="previous"),
             element("button", "Next", type="button", class_="next"),
             class_="pager",
-            aria_label="Pictures",
+            aria_label=things.capitalize(),
         ),
         element("div", class_="slot"),
         id="opened",
@@ -172,7 +179,7 @@ def _batch(
 def _counts(seen: list[Findings], failed: list[Failure]) -> Markup:
     summary = tally(seen, len(failed))
     shown = [
-        ("picture" if summary["pictures"] == 1 else "pictures", summary["pictures"], "all"),
+        *((words, n, "all") for n, words in counted(summary)),
         ("with traces", summary["traces_found"], "found"),
         ("processed", summary["processed"], "noted"),
         ("without a trace", summary["no_trace_found"], "clear"),
@@ -190,7 +197,7 @@ def _counts(seen: list[Findings], failed: list[Failure]) -> Markup:
     )
 
 
-def _filters() -> Markup:
+def _filters(things: str) -> Markup:
     orders = (
         ("order", "Order of examination"),
         ("p", "Probability, highest first"),
@@ -211,7 +218,7 @@ def _filters() -> Markup:
         element(
             "label",
             element("input", type="checkbox", id="flagged"),
-            element("span", "Only pictures with traces"),
+            element("span", f"Only {things} with traces"),
             class_="check",
         ),
         element("p", id="count", aria_live="polite"),
@@ -222,6 +229,8 @@ def _filters() -> Markup:
 def _row(found: Findings, thumb: Markup, index: int) -> Markup:
     name, path = short_name(found.source), PurePath(found.source)
     folder = str(path.parent) if str(path.parent) not in (".", "") else ""
+    if found.clip is not None:
+        folder = f"{folder} · clip" if folder else "clip"
     examined = found.verdict.label != "not examined"
     return element(
         "li",

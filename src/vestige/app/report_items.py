@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from vestige.core.findings import Finding, Findings, Verdict
+from vestige.core.findings import Clip, Finding, Findings, Track, Verdict
+from vestige.core.video import clock
 
 KIND_LABELS = {
     "edit": "Edited pixels",
@@ -42,15 +43,22 @@ _ACRONYMS = re.compile(r"\b(jpe?g|png|ela|cfa|prnu|exif|xmp|iptc|dct|dwt|fft|lsb
 
 @dataclass(frozen=True)
 class ReportItem:
-    """One picture of a report: its findings and a preview, uint8 H×W×3 upright sRGB at any size."""
+    """One picture or clip of a report: its findings and a preview, uint8 H×W×3 upright sRGB at any size.
+
+    frames: previews of the frames kept in a clip's findings, in their order.
+    """
 
     findings: Findings
     preview: np.ndarray
+    frames: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
-        shape = self.preview.shape
-        if self.preview.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-            raise ValueError(f"a preview is uint8 H×W×3, got {self.preview.dtype} {shape}")
+        for preview in (self.preview, *self.frames):
+            shape = preview.shape
+            if preview.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+                raise ValueError(f"a preview is uint8 H×W×3, got {preview.dtype} {shape}")
+        if len(self.frames) != len(self.findings.clip.frames if self.findings.clip else ()):
+            raise ValueError("a clip needs a preview for every frame kept, and a picture none")
 
     @classmethod
     def of(cls, findings: Findings, pixels: np.ndarray, side: int = 1024) -> ReportItem:
@@ -164,11 +172,14 @@ def one_in(rate: float | None) -> str:
     return f"{round(100 * rate)} of 100"
 
 
-def error_rate(finding: Finding) -> str:
+def error_rate(finding: Finding, clip: bool = False) -> str:
     """The false-positive rate in words, empty when the examiner states none."""
     rate = finding.false_positive_rate
     if rate is None or not math.isfinite(rate):
         return ""
+    if clip:
+        share = one_in(rate)
+        return f"At most {share} untouched clips {'has' if share.startswith('1 of') else 'have'} as many such frames."
     if rate <= 0:
         reach = "scores this high" if finding.flagged else "reaches the threshold"
         return f"No untouched photograph it was tried on {reach}."
@@ -236,18 +247,31 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=rank)
 
 
+def counted(summary: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """How many pictures and clips a batch has, with their words; clips only where there are some.
+
+    >>> counted({"pictures": 2, "clips": 1})
+    [(2, 'pictures'), (1, 'clip')]
+    """
+    parts = [(summary["pictures"], "picture"), (summary["clips"], "clip")]
+    shown = [(n, word if n == 1 else f"{word}s") for n, word in parts if n]
+    return shown or [(0, "pictures")]
+
+
 def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
     """Counts for the head of a batch report."""
     counts = dict.fromkeys(LABELS, 0)
     kinds: dict[str, int] = {}
-    pictures = 0
+    pictures = clips = 0
     for found in results:
-        pictures += 1
+        pictures += found.clip is None
+        clips += found.clip is not None
         counts[found.verdict.label] = counts.get(found.verdict.label, 0) + 1
         for kind in dict.fromkeys(found.verdict.kinds):
             kinds[kind] = kinds.get(kind, 0) + 1
     return {
         "pictures": pictures,
+        "clips": clips,
         "traces_found": counts["traces found"],
         "processed": counts["processed"],
         "no_trace_found": counts["no trace found"],
@@ -255,3 +279,26 @@ def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
         "failed": failed,
         "kinds": kinds,
     }
+
+
+def clip_facts(clip: Clip) -> list[str]:
+    """Length and sampling of a clip in a few words each."""
+    count = len(clip.times)
+    sampled = "1 frame examined" if count == 1 else f"{count} frames examined, one every {clip.every:.3g} s"
+    return [f"{clip.seconds:.1f} s" if clip.seconds is not None else "length not stated", sampled]
+
+
+def moments(track: Track, times: Sequence[float]) -> str:
+    """How many frames an examiner flagged and when, for people.
+
+    >>> moments(Track("ela", (0.1, 2.0, 3.0), (False, True, True), 1.0, 2), (0.0, 1.0, 2.0))
+    '2 of 3 frames, 0:01.0 to 0:02.0'
+    """
+    applying = sum(s is not None for s in track.scores)
+    hits = [t for t, flag in zip(times, track.flagged) if flag]
+    if not applying:
+        return "does not apply"
+    said = f"{len(hits)} of {applying} frame{'s' * (applying != 1)}"
+    if not hits:
+        return said
+    return f"{said}, {clock(hits[0])}" + (f" to {clock(hits[-1])}" if len(hits) > 1 else "")

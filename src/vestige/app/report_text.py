@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vestige.app.markup import visible
@@ -15,9 +16,12 @@ from vestige.app.report_items import (
     LABELS,
     Failure,
     ReportGroup,
+    clip_facts,
+    counted,
     failure_of,
     group_of,
     kind_labels,
+    moments,
     one_in,
     ordered,
     percent,
@@ -26,7 +30,8 @@ from vestige.app.report_items import (
     verdict_tone,
 )
 from vestige.app.report_json import to_json_report
-from vestige.core.findings import Finding, Findings
+from vestige.core.findings import Clip, Finding, Findings
+from vestige.core.video import clock
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +42,7 @@ __all__ = ["render_batch", "render_text", "to_json_report"]
 
 _STYLES = {"found": "bold yellow", "noted": "bold cyan", "clear": "bold green", "none": "bold"}
 _ASCII = str.maketrans(
-    {"●": "*", "○": "o", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "·": "-", "•": "*"}
+    {"●": "*", "○": "o", "▮": "#", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "·": "-", "•": "*"}
     | dict.fromkeys("“”„«»", '"')
     | dict.fromkeys("‘’", "'")
     | dict.fromkeys("\u2009\u202f", " ")
@@ -80,13 +85,15 @@ class _Writer:
 
 
 def render_text(findings: Findings, console: Console, *, verbose: bool = False) -> None:
-    """Print what was found in one picture.
+    """Print what was found in one picture or clip.
 
     Evidence is listed for flagged examiners, with ``verbose`` for all of them, together with scores and thresholds.
     """
     out = _Writer(console)
     out.line(findings.source, "bold")
-    out.line(f"{findings.format}, {findings.width} × {findings.height} pixels, sha256 {findings.sha256[:16]}…", "dim")
+    facts = [findings.format, f"{findings.width} × {findings.height} pixels"]
+    facts += clip_facts(findings.clip) if findings.clip else []
+    out.line(f"{', '.join(facts)}, sha256 {findings.sha256[:16]}…", "dim")
     out.line()
     _verdict(findings, out)
     if not findings.findings:
@@ -96,6 +103,8 @@ def render_text(findings: Findings, console: Console, *, verbose: bool = False) 
     shown = panel if verbose else [f for f in panel if f.applies]
     if shown:
         console.print(_examiners(shown, out))
+    if findings.clip is not None:
+        _time_line(findings.clip, out)
     left_out = [f for f in panel if not f.applies and not verbose]
     if left_out:
         names = ", ".join(f.examiner for f in left_out)
@@ -143,6 +152,24 @@ def _examiners(shown: Sequence[Finding], out: _Writer) -> Table:
     return table
 
 
+def _time_line(clip: Clip, out: _Writer) -> None:
+    """One row for every examiner: its flagged frames, from the first to the last that was examined."""
+    tracks = [t for t in clip.tracks if any(s is not None for s in t.scores)]
+    if not tracks or len(clip.times) < 2:
+        return
+    name = max(len(t.examiner) for t in tracks)
+    columns = min(len(clip.times), max(8, min(60, out.console.width - name - 36)))
+    bins = [round(n * len(clip.times) / columns) for n in range(columns + 1)]
+    out.line()
+    out.line(f"Frames from {clock(clip.times[0])} to {clock(clip.times[-1])}: ▮ trace, · none", "bold")
+    for track in tracks:
+        cells = ""
+        for start, stop in pairwise(bins):
+            applies = any(s is not None for s in track.scores[start:stop])
+            cells += "▮" if any(track.flagged[start:stop]) else "·" if applies else " "
+        out.line(f"{track.examiner:<{name}}  {cells}  {moments(track, clip.times)}", indent=2)
+
+
 def _evidence(finding: Finding, out: _Writer, verbose: bool) -> None:
     lines = [*finding.evidence]
     if verbose and finding.threshold is not None and math.isfinite(finding.score):
@@ -162,7 +189,7 @@ def render_batch(
     *,
     groups: Sequence[ReportGroup | Any] = (),
 ) -> None:
-    """Print one line for every picture, then groups of related pictures, failures and the counts."""
+    """Print one line for every picture or clip, then groups of related pictures, failures and the counts."""
     out = _Writer(console)
     found = list(results)
     failed = [failure_of(f) for f in failures]
@@ -204,7 +231,7 @@ def render_batch(
 
 def _counts(found: Sequence[Findings], failed: int) -> str:
     counts = tally(found, failed)
-    parts = [f"{counts['pictures']} picture{'' if counts['pictures'] == 1 else 's'}"]
+    parts = [f"{n} {word}" for n, word in counted(counts)]
     parts.append(f"{counts['traces_found']} with traces")
     for key, words in (
         ("processed", "processed"),

@@ -36,6 +36,8 @@ SEEKS = {
     "resampling": {"resampled"},
     "steganalysis": {"payload"},
 }
+#: Examiners that learned from the training part of the photos pack, and may know those photographs.
+LEARNED = frozenset({"tamper_map"})
 #: Traces that come with every file of a kind and make an examiner's answer neither right nor wrong.
 ALWAYS = frozenset({"edit", "double", "cropped", "resampled", "payload", "mark"})
 #: Validation photographs set thresholds, test photographs judge them.
@@ -67,15 +69,28 @@ class Case:
 Photo = tuple[str, bytes]
 
 
-def photographs(root: Path, part: str, packs: Sequence[str] = ("photos", "scenery"), limit: int = 0) -> list[Photo]:
-    """(name, file bytes) of the photographs of one half, "validation" or "test", split by hashing names."""
+def learned_from(photo: str) -> bool:
+    """Whether the networks of `LEARNED` were trained on a photograph, given as PACK/NAME."""
+    pack, _, name = photo.partition("/")
+    return pack == "photos" and split([name])["train"].size > 0
+
+
+def photographs(
+    root: Path, part: str, packs: Sequence[str] = ("photos", "scenery"), limit: int = 0, *, unseen: bool = False
+) -> list[Photo]:
+    """(name, file bytes) of the photographs of one half, "validation" or "test", split by hashing names.
+
+    unseen: only those that no examiner of the panel was trained on.
+    """
     chosen: list[Photo] = []
     for pack in packs:
         if not (root / pack).is_dir():
             continue
         items = {f"{pack}/{item.name}": item.data for item in DatasetSubject.open(root / pack)}
-        names = sorted(items)
+        names = sorted(items)  # the halves are cut before any are left out, so that they never meet
         chosen += [(names[i], items[names[i]]) for i in split(names, HALVES, salt="examination")[part]]
+    if unseen:
+        chosen = [photo for photo in chosen if not learned_from(photo[0])]
     if limit:
         order = rng(0, "limit", part).permutation(len(chosen))[:limit]
         chosen = [chosen[i] for i in sorted(order)]
@@ -167,6 +182,24 @@ def tampered(photo: Photo, donor: Photo, operation: str, seed: int = 0) -> Itera
     yield Case(name, operation, content, frozenset({"edit"}), ALWAYS - {"edit", "mark"}, mask)
 
 
+def posted(case: Case) -> Case:
+    """A case scaled to 75 % and saved as JPEG 80 with halved colour, as platforms do."""
+    import cv2
+
+    small = resized(decode(case.data).pixels, 0.75)
+    mask = case.mask
+    if mask is not None:
+        mask = cv2.resize(mask.astype(np.float32), small.shape[1::-1], interpolation=cv2.INTER_AREA) > 0.5
+    return Case(case.photo, f"{case.name}, posted", jpeg(small, 80, 2), case.present, case.possible, mask)
+
+
+def tampered_and_posted(photo: Photo, donor: Photo, operation: str, seed: int = 0) -> Iterator[Case]:
+    """`tampered`, and the same file `posted`."""
+    for case in tampered(photo, donor, operation, seed):
+        yield case
+        yield posted(case)
+
+
 def marked(photo: Photo, seed: int = 0) -> Iterator[Case]:
     """The default watermark with the public key, saved as JPEG of quality 90."""
     from vestige.core.catalogue import system
@@ -186,7 +219,7 @@ Maker = Callable[[], Iterable[Case]]
 
 def corpus(photos: Sequence[Photo], *, seed: int = 0, processed: int = 0, edited: int = 0) -> list[Maker]:
     """Makers of the cases: every photograph untouched, ``processed`` of them also innocently processed, ``edited``
-    of them also saved twice, with a payload and tampered with by every operation (0: all).
+    of them also saved twice, with a payload and tampered with by every operation, as edited and as posted (0: all).
     """
     order = [photos[int(i)] for i in rng(seed, "corpus").permutation(len(photos))]
     makers: list[Maker] = [partial(untouched, photo) for photo in photos]
@@ -195,5 +228,5 @@ def corpus(photos: Sequence[Photo], *, seed: int = 0, processed: int = 0, edited
     for i, photo in enumerate(chosen):
         donor = chosen[(i + 1) % len(chosen)]
         makers += [partial(double_compressed, photo, seed), partial(with_payload, photo, seed)]
-        makers += [partial(tampered, photo, donor, operation, seed) for operation in OPERATIONS]
+        makers += [partial(tampered_and_posted, photo, donor, operation, seed) for operation in OPERATIONS]
     return makers

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from vestige.bench.corpus import SEEKS, Case, Maker, corpus, photographs
+from vestige.bench.corpus import LEARNED, SEEKS, Case, Maker, corpus, learned_from, photographs
 from vestige.core.calibration import Calibration
 from vestige.core.catalogue import systems
-from vestige.core.errors import InputError
-from vestige.core.files import write_json
+from vestige.core.errors import InputError, UsageError
+from vestige.core.files import read_json, write_json
 from vestige.core.findings import Finding
 from vestige.core.panel import LOG_ODDS, Panel, shared_panel
 from vestige.core.progress import track
@@ -57,6 +58,8 @@ def _examine(maker: Maker, only: tuple[str, ...] = ()) -> list[Record]:
     for case in maker():
         name = str(Path(case.photo).with_suffix(""))  # a case may be of another format than its photograph
         findings = panel.raw(ImageSubject(case.data, name))
+        if learned_from(case.photo):  # what a network says of pictures it knows is no measure of it
+            findings = [f for f in findings if f.examiner not in LEARNED]
         aucs = {}
         if case.mask is not None:
             aucs = {f.examiner: pixel_auc(f.map, case.mask) for f in findings if f.map is not None and f.kind == "edit"}
@@ -88,25 +91,31 @@ def measure(makers: Sequence[Maker], jobs: int = 1, only: tuple[str, ...] = ()) 
         return [r for part in track(results, "examining", len(makers)) for r in part]
 
 
-def fit(records: Sequence[Record], *, target: float = TARGET_FALSE_POSITIVES) -> dict[str, Any]:
+def fit(
+    records: Sequence[Record],
+    *,
+    target: float = TARGET_FALSE_POSITIVES,
+    kept: Mapping[str, Calibration] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Thresholds, probabilities and the verdict's combination from validation records.
 
     The edit examiners and their combination share one budget: together they may flag ``target`` of the untouched and
     of all innocent pictures. The budget goes, step by step, where it buys most detection averaged over the tampering
     operations. Examiners of other traces each flag at most `OTHER_FALSE_POSITIVES` of the pictures without theirs.
+    kept: calibrations of examiners that stay as they are; the combination is fitted anew with them.
     Returns the content of the calibration file.
     """
     if sum(r.case.name == "untouched" for r in records) < 20:
         raise InputError("Calibration needs at least 20 photographs.")
     slugs = [s for s in SEEKS if any(np.isfinite(r.score(s)) for r in records)]
     edit = [s for s in slugs if SEEKS[s] == {"edit"}]
-    logistic = {s: _logistic(records, s) for s in slugs}
+    logistic = {s: (kept[s].slope, kept[s].offset) if s in kept else _logistic(records, s) for s in slugs}
     combination, combined = _combine(records, {s: logistic[s] for s in edit})
     limits = {s: _upper(_split(records, s)[1], OTHER_FALSE_POSITIVES) for s in slugs if s not in edit}
-    limits |= _allocate(records, edit, combined, target)
+    limits |= _allocate(records, edit, combined, target, {s: c.threshold for s, c in kept.items()})
     combination["threshold"] = round(limits.pop("combined"), 4)
-    examiners = {}
-    for slug in slugs:
+    examiners = dict(kept)
+    for slug in [s for s in slugs if s not in kept]:
         negative = _split(records, slug)[1]
         rate = round(float(np.mean(negative >= limits[slug])), 5)
         slope, offset = logistic[slug]
@@ -116,11 +125,13 @@ def fit(records: Sequence[Record], *, target: float = TARGET_FALSE_POSITIVES) ->
     return {"examiners": {s: dataclasses.asdict(c) for s, c in examiners.items()}, "verdict": combination}
 
 
-def _allocate(records: Sequence[Record], edit: list[str], combined: np.ndarray, target: float) -> dict[str, float]:
+def _allocate(
+    records: Sequence[Record], edit: list[str], combined: np.ndarray, target: float, fixed: Mapping[str, float]
+) -> dict[str, float]:
     """Thresholds of the edit examiners and of their combination ("combined") within the shared budget.
 
     Starting with thresholds no innocent picture reaches, the threshold is lowered each time that buys most mean
-    detection per additional false alarm, until no step fits the budget.
+    detection per additional false alarm, until no step fits the budget. Those that are ``fixed`` stay.
     """
     columns = [*edit, "combined"]
     scores = np.column_stack([[r.score(s) for r in records] for s in edit] + [combined])
@@ -129,7 +140,10 @@ def _allocate(records: Sequence[Record], edit: list[str], combined: np.ndarray, 
     untouched = np.array([r.case.name == "untouched" for r in records])
     operations = [r.case.name if "edit" in r.case.present else "" for r in records]
     groups = [np.array([o == name for o in operations]) for name in sorted(set(operations) - {""})]
-    levels = [[_upper(scores[innocent, j], rate) for rate in _RATES] for j in range(len(columns))]
+    levels = [
+        [fixed[name]] if name in fixed else [_upper(scores[innocent, j], rate) for rate in _RATES]
+        for j, name in enumerate(columns)
+    ]
     position = [0] * len(columns)
 
     def outcome(where: list[int]) -> tuple[float, float]:
@@ -141,7 +155,7 @@ def _allocate(records: Sequence[Record], edit: list[str], combined: np.ndarray, 
     while True:
         best: tuple[float, list[int]] | None = None
         for j in range(len(columns)):
-            for step in range(position[j] + 1, len(_RATES)):
+            for step in range(position[j] + 1, len(levels[j])):
                 trial = [*position[:j], step, *position[j + 1 :]]
                 found, wrong = outcome(trial)
                 if wrong > target or found <= detection:
@@ -218,13 +232,28 @@ def judge(record: Record, panel: Panel) -> tuple[list[Finding], Any]:
     return findings, panel.verdict(findings)
 
 
-def fit_panel(root: Path, target: Path, *, limit: int = 0, jobs: int = 1, seed: int = 0) -> Iterator[str]:
-    """Calibrate on the validation photographs under ``root``; yields lines that say what came out."""
-    photos = photographs(root, "validation", limit=limit)
-    examiners = tuple(s.slug for s in systems() if s.panel and s.slug in SEEKS)
+def fit_panel(
+    root: Path, target: Path, *, limit: int = 0, jobs: int = 1, seed: int = 0, only: Sequence[str] = ()
+) -> Iterator[str]:
+    """Calibrate on the validation photographs under ``root``; yields lines that say what came out.
+
+    only: examiners to calibrate; the others in ``target`` stay, and the verdict's combination is fitted anew. Raises
+    UsageError for a name that has no calibration.
+    """
+    known = [s.slug for s in systems() if s.panel and s.slug in SEEKS]
+    unknown = [slug for slug in only if slug not in known]
+    if unknown:
+        raise UsageError(f"{unknown[0]!r} is not calibrated; choose from {', '.join(known)}.")
+    before, kept = {}, {}
+    if only:
+        before = read_json(target)
+        kept = {k: Calibration(**v) for k, v in before["examiners"].items() if k not in only}
+    photos = photographs(root, "validation", limit=limit, unseen=bool(LEARNED & set(only)))
+    examiners = tuple(s for s in known if not only or s in only or SEEKS[s] == {"edit"})
     records = measure(corpus(photos, seed=seed, processed=PROCESSED, edited=EDITED), jobs, examiners)
-    content = fit(records)
-    content["about"] = {"photographs": len(photos), "cases": len(records), "seed": seed, "half": "validation"}
+    content = fit(records, kept=kept)
+    about = {"photographs": len(photos), "cases": len(records), "seed": seed, "half": "validation"}
+    content["about"] = {**before.get("about", {}), **dict.fromkeys(only, about)} if only else about
     write_json(target, content)
     panel = panel_of(content)
     verdicts = [(r, judge(r, panel)[1]) for r in records]

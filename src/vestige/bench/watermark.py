@@ -12,16 +12,12 @@ killed goes on where it stopped, and a cell is computed again only when somethin
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from vestige.bench.methods import Method
 from vestige.bench.watermark_cells import (
-    Cell,
     Grid,
     Settings,
     cell_unit,
@@ -31,17 +27,14 @@ from vestige.bench.watermark_cells import (
     pixel_digest,
     promised,
 )
-from vestige.bench.watermark_methods import Method
+from vestige.bench.workers import spread, stored
 from vestige.core.errors import InputError, UsageError, VestigeError
-from vestige.core.files import read_json, write_atomic
+from vestige.core.files import write_atomic
 from vestige.core.image_io import decode, encode
 from vestige.core.progress import track
-from vestige.core.runtime import one_thread
 from vestige.watermark.attacks import Trial
 
 Source = tuple[str, Callable[[], bytes]]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 def prepare(
@@ -65,11 +58,11 @@ def prepare(
             continue
         if settings.side and max(pixels.shape[:2]) > settings.side:
             pixels = resized(pixels, settings.side / max(pixels.shape[:2]))
-        stored = pixel_digest(pixels)
-        path = work / f"{stored}.png"
+        seen = pixel_digest(pixels)
+        path = work / f"{seen}.png"
         if not path.is_file():
             write_atomic(path, encode(pixels, "PNG"))
-        pictures.append((name, stored))
+        pictures.append((name, seen))
     if not pictures:
         reason = f" ({skipped[0]})" if skipped else ""
         raise InputError(f"There is no readable picture to mark{reason}.")
@@ -98,20 +91,20 @@ def run(
     cells = grid.cells(usable, trials)
     lacking = {trial: trial.missing(promised(grid)) for trial in trials}
     runnable = [cell for cell in cells if cell.trial is None or not lacking[cell.trial]]
-    pending = [cell for cell in runnable if fresh or _recorded(grid, cell) is None]
+    pending = [cell for cell in runnable if fresh or stored(grid.records, cell.key) is None]
     owners = list(dict.fromkeys(cell.method for cell in pending))
     if fresh:
         for method in owners:
             for index in range(len(grid.pictures)):
                 (grid.work / f"{mark_name(grid, method, index)}.json").unlink(missing_ok=True)
     marks = [(grid, method, index) for method in owners for index in range(len(grid.pictures))]
-    for _ in track(_spread(mark_unit, marks, jobs), "marking", len(marks)):
+    for _ in track(spread(mark_unit, marks, jobs), "marking", len(marks)):
         pass
-    for _ in track(_spread(cell_unit, [(grid, cell) for cell in pending], jobs), "attacking", len(pending)):
+    for _ in track(spread(cell_unit, [(grid, cell) for cell in pending], jobs), "attacking", len(pending)):
         pass
     records = []
     for cell in cells:
-        found = _recorded(grid, cell)
+        found = stored(grid.records, cell.key)
         if found is None:
             assert cell.trial is not None
             found = described(cell) | {"skipped": f"needs {lacking[cell.trial]}"}
@@ -121,40 +114,3 @@ def run(
         if errors:
             problems.append(f"{method.label} could not mark {len(errors)} of {len(grid.pictures)}: {errors[0]}")
     return records, problems
-
-
-def _recorded(grid: Grid, cell: Cell) -> dict[str, Any] | None:
-    path = grid.records / f"{cell.key}.json"
-    if not path.is_file():
-        return None
-    try:
-        found = read_json(path)
-        return found if found["key"] == cell.key else None
-    except (InputError, KeyError, TypeError):
-        return None  # torn or foreign: computed again
-
-
-def _spread(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
-    """Results of the items as they are done, in spawned processes of one thread each."""
-    if min(jobs, len(items)) <= 1:
-        yield from map(work, items)
-        return
-    try:
-        with ProcessPoolExecutor(min(jobs, len(items)), multiprocessing.get_context("spawn"), _start_worker) as pool:
-            futures = [pool.submit(work, item) for item in items]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    except BrokenProcessPool:
-        raise InputError(
-            "A worker process stopped (out of memory?). Run the same command again with --jobs 1; what was finished "
-            "is kept."
-        ) from None
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    one_thread()

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import vestige
-from vestige.bench.watermark_methods import Method, code_digest, digest, file_digest
+from vestige.bench.digests import code_digest, digest, file_digest
+from vestige.bench.methods import Method
 from vestige.core.errors import UsageError, VestigeError
 from vestige.core.files import read_json, write_atomic, write_json
 from vestige.core.image_io import decode, encode, to_float, to_uint8

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,32 +79,6 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _median(values: Sequence[float]) -> float | None:
     return float(np.median(values)) if len(values) else None
-
-
-def cell_text(value: Any) -> str:
-    """A value as the tables print it: three or four significant digits, empty for None."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def to_csv(table: Sequence[dict[str, Any]]) -> str:
-    """Comma-separated, with a header."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([cell_text(row[name]) for name in COLUMNS] for row in table)
-    return buffer.getvalue()
-
-
-def to_markdown(table: Sequence[dict[str, Any]], about: Sequence[str]) -> str:
-    """A heading, sentences about the run, the table, and what its columns mean."""
-    lines = ["# Watermark benchmark", "", *about, ""]
-    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for row in table:
-        lines.append("| " + " | ".join(cell_text(row[name]).replace("|", "\\|") for name in COLUMNS) + " |")
-    lines += ["", *(f"- **{name}**: {meaning}." for name, meaning in COLUMNS.items())]
-    return "\n".join(lines) + "\n"
 
 
 def by_family(table: Sequence[dict[str, Any]], column: str = "tpr@1e-2") -> dict[tuple[str, str], float]:

@@ -28,7 +28,7 @@ class System:
     kind: "paper" for the 142 published systems, "baseline" for reference methods and classical examiners.
     target: dotted path ``module:attribute`` of the class, None while planned.
     subject: what the system works on ("image", "text", "dataset" or "model").
-    panel: part of the default panel of ``vestige find``.
+    panel: part of the default panel of ``vestige find``. frames: also makes sense on the decoded frames of a clip.
     """
 
     slug: str
@@ -41,6 +41,7 @@ class System:
     kind: str = "paper"
     subject: str = "image"
     panel: bool = False
+    frames: bool = False
     command: str = ""
 
     def load(self) -> Any:

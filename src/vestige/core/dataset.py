@@ -84,7 +84,7 @@ class DatasetSubject:
                 return TarDataset(path, [path], limits)
             raise InputError(f"{path} is not a data set (content looks like {kind}); it takes parquet or tar.")
         found: dict[str, list[Path]] = {"image": [], "parquet": [], "tar": []}
-        for file in _walk(path):
+        for file in files_below(path):
             kind = _sniff_file(file)
             if kind in found:
                 found[kind].append(file)
@@ -254,7 +254,7 @@ class TarDataset(DatasetSubject):
         return DatasetItem(name, data, label, fields)
 
 
-def _walk(root: Path) -> list[Path]:
+def files_below(root: Path) -> list[Path]:
     """Regular, non-hidden files below root, sorted by path; nothing that resolves outside root."""
     inside = root.resolve()
     files = []

@@ -5,12 +5,13 @@ Exit codes of the command line:
   3  marked, but the payload is unreadable    4  not marked
   5  a batch finished, but some of its files failed
   6  ``find --exit-code``: a trace was found
+  7  ``verify``: a certificate was changed or does not fit what it is checked against
   130  interrupted by Ctrl-C; what was finished is kept
 """
 
 from __future__ import annotations
 
-OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND = range(7)
+OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND, NOT_VERIFIED = range(8)
 
 
 class VestigeError(Exception):
@@ -37,6 +38,12 @@ class KeyFileError(VestigeError):
 
 class MissingDependencyError(VestigeError):
     """An optional package is needed; the message says which extra installs it."""
+
+
+class NotVerifiedError(VestigeError):
+    """A certificate was changed, is another signer's, or speaks of other files."""
+
+    exit_code = NOT_VERIFIED
 
 
 class Interrupted(VestigeError):  # noqa: N818 - not a fault: the run can go on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,8 +143,103 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Track:
+    """One examiner's answers over time: a score for every frame examined, None where it does not apply.
+
+    A clip is flagged where at least ``needed`` frames are at or above the threshold.
+    """
+
+    examiner: str
+    scores: tuple[float | None, ...]
+    flagged: tuple[bool, ...]
+    threshold: float | None
+    needed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        scores = [None if s is None or not np.isfinite(s) else round(float(s), 6) for s in self.scores]
+        return {
+            "examiner": self.examiner,
+            "scores": scores,
+            "flagged": list(self.flagged),
+            "threshold": None if self.threshold is None else round(float(self.threshold), 6),
+            "frames_needed": self.needed,
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Track:
+        needed = int(value["frames_needed"])
+        return cls(value["examiner"], tuple(value["scores"]), tuple(value["flagged"]), value["threshold"], needed)
+
+
+@dataclass(frozen=True)
+class FrameFindings:
+    """What the examiners said about one frame of a clip, with their maps; ``index`` counts the frames examined."""
+
+    index: int
+    time: float
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "time": round(self.time, 3),
+            "findings": [f.to_dict() for f in self.findings],
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], maps: Mapping[str, np.ndarray] | None = None) -> FrameFindings:
+        maps = maps or {}
+        found = tuple(Finding.from_dict(f, maps.get(f["examiner"])) for f in value["findings"])
+        return cls(int(value["index"]), float(value["time"]), found)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip over time: when frames were examined, each examiner's answers, and the frames that show most.
+
+    seconds and rate are as the file states them, None where it does not; every is the distance of the frames.
+    """
+
+    codec: str
+    seconds: float | None
+    rate: float | None
+    every: float
+    times: tuple[float, ...]
+    tracks: tuple[Track, ...]
+    frames: tuple[FrameFindings, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "codec": self.codec,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "rate": None if self.rate is None else round(self.rate, 4),
+            "every": round(self.every, 4),
+            "times": [round(t, 3) for t in self.times],
+            "tracks": [t.to_dict() for t in self.tracks],
+            "frames": [f.to_dict() for f in self.frames],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], maps: Sequence[Mapping[str, np.ndarray]] = ()) -> Clip:
+        """The clip behind `to_dict`; ``maps`` holds float32 maps by examiner for every frame kept."""
+        shown = [FrameFindings.from_dict(f, maps[n] if maps else None) for n, f in enumerate(value["frames"])]
+        return cls(
+            codec=value["codec"],
+            seconds=value["seconds"],
+            rate=value["rate"],
+            every=float(value["every"]),
+            times=tuple(value["times"]),
+            tracks=tuple(Track.from_dict(t) for t in value["tracks"]),
+            frames=tuple(shown),
+            notes=tuple(value["notes"]),
+        )
+
+
+@dataclass(frozen=True)
 class Findings:
-    """Everything said about one subject."""
+    """Everything said about one subject; ``clip`` holds what a clip's frames say over time."""
 
     source: str
     sha256: str
@@ -153,6 +248,7 @@ class Findings:
     height: int
     findings: tuple[Finding, ...]
     verdict: Verdict
+    clip: Clip | None = None
 
     def __getitem__(self, examiner: str) -> Finding:
         for finding in self.findings:
@@ -170,11 +266,17 @@ class Findings:
             "height": self.height,
             "verdict": self.verdict.to_dict(),
             "findings": [f.to_dict() for f in self.findings],
+            **({} if self.clip is None else {"clip": self.clip.to_dict()}),
         }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any], maps: Mapping[str, np.ndarray] | None = None) -> Findings:
-        """The findings behind `to_dict`; ``maps`` holds float32 maps by examiner."""
+    def from_dict(
+        cls,
+        value: Mapping[str, Any],
+        maps: Mapping[str, np.ndarray] | None = None,
+        frame_maps: Sequence[Mapping[str, np.ndarray]] = (),
+    ) -> Findings:
+        """The findings behind `to_dict`; ``maps`` holds float32 maps by examiner, ``frame_maps`` those of frames."""
         maps = maps or {}
         return cls(
             source=value["source"],
@@ -184,4 +286,5 @@ class Findings:
             height=int(value["height"]),
             findings=tuple(Finding.from_dict(f, maps.get(f["examiner"])) for f in value["findings"]),
             verdict=Verdict.from_dict(value["verdict"]),
+            clip=Clip.from_dict(value["clip"], frame_maps) if "clip" in value else None,
         )

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 _EDIT = "edit"
 #: Probability stated for an edit that is read from the file rather than estimated.
 _FACT = 0.95
-_NO_PROOF = (
-    "This does not prove that the picture is untouched: careful edits and heavy compression leave little to see."
-)
-_ORDINARY = "Saving, scaling and adjusting a picture are ordinary and say nothing about its content."
+_NO_PROOF = "This does not prove that the {} is untouched: careful edits and heavy compression leave little to see."
+_ORDINARY = "Saving, scaling and adjusting a {} are ordinary and say nothing about its content."
 _STATISTICAL = (
     "This rests on statistical signs, which are wrong on a small, measured share of untouched pictures; look at the "
     "maps before drawing a conclusion."
@@ -71,14 +69,18 @@ class Panel:
                 findings.append(dataclasses.replace(finding, details={"error": f"{name}: {error}"[:200]}))
         return findings
 
+    def findings(self, subject: ImageSubject) -> list[Finding]:
+        """Every examiner's finding, calibrated."""
+        return [
+            self.calibrations[f.examiner].apply(f) if f.examiner in self.calibrations else f for f in self.raw(subject)
+        ]
+
     def examine(self, subject: ImageSubject) -> Findings:
         """Examine one picture.
 
         Raises InputError when it cannot be decoded.
         """
-        findings = [
-            self.calibrations[f.examiner].apply(f) if f.examiner in self.calibrations else f for f in self.raw(subject)
-        ]
+        findings = self.findings(subject)
         return Findings(
             source=subject.source,
             sha256=subject.sha256,
@@ -99,12 +101,12 @@ class Panel:
                 total += weights[finding.examiner] * float(np.clip(own, *LOG_ODDS))
         return sigmoid(total)
 
-    def verdict(self, findings: Sequence[Finding]) -> Verdict:
-        """Combine findings: what was found, how sure, and what the answer does not say."""
+    def verdict(self, findings: Sequence[Finding], thing: str = "picture") -> Verdict:
+        """Combine findings about a ``thing``: what was found, how sure, and what the answer does not say."""
         flagged = [f for f in findings if f.flagged and f.applies]
         applied = sum(f.applies for f in findings)
         if not applied:
-            return Verdict("not examined", 0.0, ("No examiner applies to this picture.",))
+            return Verdict("not examined", 0.0, (f"No examiner applies to this {thing}.",))
         probability = self.edit_probability(findings)
         kinds = [k for k in KINDS if any(f.kind == k for f in flagged)]
         if probability >= float(self.combination.get("threshold", 2.0)) and _EDIT not in kinds:
@@ -114,12 +116,12 @@ class Panel:
         probability = max([probability, *(_FACT if f.probability is None else f.probability for f in edits)])
         if not kinds:
             nothing = f"No trace found by the {applied} examiners that apply."
-            return Verdict("no trace found", probability, (nothing, _NO_PROOF))
+            return Verdict("no trace found", probability, (nothing, _NO_PROOF.format(thing)))
         sentences = tuple(f.summary for f in flagged)
         if set(kinds) == {"history"}:
-            return Verdict("processed", probability, (*sentences, _ORDINARY), tuple(kinds))
+            return Verdict("processed", probability, (*sentences, _ORDINARY.format(thing)), tuple(kinds))
         if _EDIT in kinds and not edits:
-            sentences = ("Several weak signs together suggest that part of the picture was changed.", *sentences)
+            sentences = (f"Several weak signs together suggest that part of the {thing} was changed.", *sentences)
         if _EDIT in kinds and all(f.probability is not None for f in edits):
             sentences = (*sentences, _STATISTICAL)
         return Verdict("traces found", probability, sentences, tuple(kinds))

@@ -79,6 +79,28 @@ class Eraser(Protocol):
     def erase(self, images: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+#: What an `Unlearner` may need beyond the model and the samples to forget.
+UNLEARNING_NEEDS = frozenset({"labels", "retain", "statistics", "classes", "training"})
+
+
+@runtime_checkable
+class Unlearner(Protocol):
+    """Makes a model forget: erase(problem: ForgetProblem) -> a new module; the problem's model is left as it was.
+
+    needs: what it uses besides the model and the samples to forget, so that like is compared with like: "labels"
+    (targets), "retain" (retained samples), "statistics" (importance of all data, stored before), "training" (the recipe
+    of the original), "classes" (a classifier: its outputs are scores of classes).
+    """
+
+    @property
+    def slug(self) -> str: ...
+
+    @property
+    def needs(self) -> frozenset[str]: ...
+
+    def erase(self, problem: Any) -> Any: ...
+
+
 @runtime_checkable
 class Restorer(Protocol):
     """Brings back what was lost: images N×3×H×W (and masks N×1×H×W of the missing part) -> images."""

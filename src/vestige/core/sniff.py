@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF")
+VIDEO_FORMATS = ("MP4", "MOV", "AVI", "WEBM", "MKV")
 
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+#: With what QuickTime files start that are older than file-type atoms.
+_QUICKTIME_ATOMS = (b"moov", b"mdat", b"wide", b"pnot")
 
 
 def sniff(head: bytes) -> str:
@@ -19,6 +22,10 @@ def sniff(head: bytes) -> str:
         return "PNG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "AVI"
+    if head[:4] == b"\x1a\x45\xdf\xa3":  # EBML; the document type follows within the header
+        return "WEBM" if b"webm" in head[4:64] else "MKV"
     if head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
         return "TIFF"
     if head[:6] in (b"GIF87a", b"GIF89a"):
@@ -33,7 +40,9 @@ def sniff(head: bytes) -> str:
             return "AVIF"
         if brands & _HEIF_BRANDS:
             return "HEIF"
-        return "MP4"
+        return "MOV" if head[8:12] == b"qt  " else "MP4"
+    if head[4:8] in _QUICKTIME_ATOMS:
+        return "MOV"
     if head[:4] == b"PAR1":
         return "parquet"
     if head[:4] == b"PK\x03\x04":
@@ -56,3 +65,12 @@ def sniff(head: bytes) -> str:
 def is_image(head: bytes) -> bool:
     """Whether the bytes start a picture that vestige reads."""
     return sniff(head) in IMAGE_FORMATS
+
+
+def is_video(head: bytes) -> bool:
+    """Whether the bytes start a clip that vestige reads (animated GIFs are pictures of several frames).
+
+    >>> is_video(b"RIFF\\x00\\x00\\x00\\x00AVI LIST")
+    True
+    """
+    return sniff(head) in VIDEO_FORMATS

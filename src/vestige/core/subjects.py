@@ -1,4 +1,4 @@
-"""Subjects: what a path holds. `open_subject` looks at the bytes and returns a picture, a data set or a model."""
+"""Subjects: what a path holds. `open_subject` looks at the bytes: a picture, a clip, a data set or a model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from vestige.core.image_io import (
     read_bytes,
     to_float,
 )
-from vestige.core.sniff import IMAGE_FORMATS, sniff
+from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
 if TYPE_CHECKING:
     from vestige.core.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
+    from vestige.core.video import VideoSubject
 
 T = TypeVar("T")
 MODEL_FORMATS = ("safetensors", "pickle", "zip")
@@ -131,11 +132,14 @@ class ImageSubject:
         return orient(map, self.decoded.orientation)
 
 
-def open_subject(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubject | DatasetSubject | ModelSubject:
+def open_subject(
+    path: str | Path, limits: Limits = DEFAULT_LIMITS
+) -> ImageSubject | VideoSubject | DatasetSubject | ModelSubject:
     """Open whatever a path holds, judged by content.
 
-    Files: pictures; parquet and tar are data sets; safetensors, pickles and torch archives are models. Folders: a
-    diffusers or transformers model, otherwise a data set. Raises InputError when it is none of these.
+    Files: pictures (an animated GIF too: its frames are read by `VideoSubject`); clips; parquet and tar are data sets;
+    safetensors, pickles and torch archives are models. Folders: a diffusers or transformers model, otherwise a data
+    set. Raises InputError when it is none of these.
     """
     path = Path(path)
     if not path.exists():
@@ -156,6 +160,10 @@ def open_subject(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubj
     kind = sniff(head)
     if kind in IMAGE_FORMATS:
         return ImageSubject.open(path, limits)
+    if kind in VIDEO_FORMATS:
+        from vestige.core.video import VideoSubject
+
+        return VideoSubject.open(path, limits)
     if kind in ("parquet", "tar"):
         from vestige.core.dataset import DatasetSubject
 
@@ -164,4 +172,4 @@ def open_subject(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubj
         from vestige.core.checkpoint import ModelSubject
 
         return ModelSubject.open(path)
-    raise InputError(f"{path} is neither a picture, a data set nor a model (content looks like {kind}).")
+    raise InputError(f"{path} is neither a picture, a clip, a data set nor a model (content looks like {kind}).")

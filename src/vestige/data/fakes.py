@@ -28,6 +28,7 @@ from vestige.core.runtime import rng
 FAMILIES = {
     "upsampling": "up-sampling stages with fixed random filters",
     "fitted": "a sub-pixel decoder fitted to photographs by least squares, with drawn detail",
+    "synthesis": "detail drawn from statistics or borrowed from other photographs",
     "autoencoder": "round trips through a trained autoencoder",
     "gan": "an adversarially trained generator",
     "diffusion": "a diffusion model: samples or redrawn photographs",
@@ -328,6 +329,35 @@ def saved(images: np.ndarray, seed: int = 0, *, lossless: float = 0.4, worst: in
             data = encode(np.ascontiguousarray(image.transpose(1, 2, 0)), "JPEG", quality=quality, subsampling=chroma)
             result[i] = decode(data).pixels.transpose(2, 0, 1)
     return result
+
+
+def handled(images: np.ndarray, seed: int = 0) -> list[np.ndarray]:
+    """Squares after ordinary handling: uint8 N×3×S×S -> N pictures uint8 3×H×W of three quarters of S up to S.
+
+    Half are reduced or enlarged (to 75, 88, 125 or 150 %, then cut to S), a quarter brightened or darkened, a third
+    saved without loss and the others as JPEG of quality 60 to 97. What happens to row i follows from the seed and i
+    alone, so that real and generated pictures have it alike.
+    """
+    found = []
+    for i, image in enumerate(images):
+        draw = rng(seed, "handled", i)
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+        scale = float(draw.choice((0.75, 0.875, 1.25, 1.5)))
+        resize, adjust, lossless = draw.random() < 0.5, draw.random() < 0.25, draw.random() < 0.33
+        gain, offset, places = draw.uniform(0.85, 1.15), draw.uniform(-12, 12), draw.random(2)
+        quality, chroma = int(draw.integers(60, 98)), int(draw.choice((0, 2)))
+        if resize:
+            side = round(scale * pixels.shape[0])
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+            pixels = cv2.resize(pixels, (side, side), interpolation=how)
+            top, left = (int(place * max(1, side - len(image[0]) + 1)) for place in places)
+            pixels = pixels[top : top + len(image[0]), left : left + len(image[0])]
+        if adjust:
+            pixels = (pixels * gain + offset).clip(0, 255).astype(np.uint8)
+        if not lossless:
+            pixels = decode(encode(np.ascontiguousarray(pixels), "JPEG", quality=quality, subsampling=chroma)).pixels
+        found.append(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return found
 
 
 def fake_set(

@@ -107,18 +107,25 @@ def _one(
 def past(pixels: np.ndarray, generator: np.random.Generator, least: int = 96) -> np.ndarray:
     """What a photograph (uint8 H×W×3) may have been through: scaling, tone, grain, compression; sides stay >= least."""
     room = least / min(pixels.shape[:2])
-    scale = max(room, float(generator.uniform(0.6, 1.0)) if generator.random() < 0.6 else 1.0)
+    chance = generator.random()
+    scale = max(room, float(generator.uniform(0.6, 1.0)) if chance < 0.5 else 1.0)
+    if chance > 0.75:
+        scale = max(room, float(generator.uniform(1.1, 1.8)))  # as smooth, pixel by pixel, as large pictures are
     if scale != 1.0:
         pixels = _scaled(pixels, scale, least)
     if generator.random() < 0.3:
         gain, gamma = generator.uniform(0.85, 1.15), generator.uniform(0.8, 1.25)
         table = (255 * (np.arange(256) / 255) ** gamma * gain).clip(0, 255).astype(np.uint8)
         pixels = table[pixels]
-    if generator.random() < 0.3:
-        noise = generator.normal(0, generator.uniform(0.5, 4), pixels.shape).astype(np.float32)
+    if generator.random() < 0.15:
+        pixels = cv2.addWeighted(pixels, 1.7, cv2.GaussianBlur(pixels, (0, 0), 1.0), -0.7, 0)
+    elif generator.random() < 0.15:
+        pixels = cv2.bilateralFilter(pixels, 5, float(generator.uniform(8, 25)), 2.0)  # noise reduction in the camera
+    if generator.random() < 0.35:
+        noise = generator.normal(0, generator.uniform(0.5, 5), pixels.shape).astype(np.float32)
         pixels = (pixels + noise).clip(0, 255).astype(np.uint8)
     if generator.random() < 0.7:
-        pixels = _jpeg(pixels, int(generator.integers(60, 99)), int(generator.choice([0, 2])))
+        pixels = _jpeg(pixels, int(generator.integers(55, 99)), int(generator.choice([0, 2])))
         # What is cut out later does not lie on the grid of this compression.
         top, left = (int(min(generator.integers(0, 8), n - least)) for n in pixels.shape[:2])
         pixels = pixels[top:, left:]
@@ -138,6 +145,14 @@ def handled(image: np.ndarray, mask: np.ndarray, generator: np.random.Generator)
     if chance[2] < 0.6:
         image = _jpeg(image, int(generator.integers(65, 99)), int(generator.choice([0, 2])))
     return image, mask
+
+
+def travelled(image: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the pictures as `handled`, half `posted` at a random scale and quality."""
+    if generator.random() < 0.5:
+        return handled(image, mask, generator)
+    scale = float(generator.uniform(0.55, 0.95)) if generator.random() < 0.8 else 1.0
+    return posted(int(generator.integers(68, 93)), scale)(image, mask, generator)
 
 
 def posted(

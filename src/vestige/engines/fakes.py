@@ -18,7 +18,8 @@ from torch import Tensor
 
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
-from vestige.data.fakes import FakeSource, squares
+from vestige.data.fakes import SOURCES, FakeSource, fitted_sources, squares
+from vestige.data.fakes_synthesis import synthesis_sources
 from vestige.data.packs import find_data_root, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.diffusion.autoencoders import load_autoencoder
@@ -161,8 +162,8 @@ def sample_source(
 
 
 def shipped_sources(*, diffusion: bool = True, size: int = 64) -> list[FakeSource]:
-    """Sources made of the package's weights: the autoencoder and the diffusion model of scenes, and, once they are
-    trained and copied there, the zoo's autoencoder and generators (weights/zoo_vae, weights/zoo_gan*.safetensors).
+    """Sources made of the package's weights: the autoencoder and the diffusion model of scenes, and the zoo's
+    autoencoder, generators and diffusion model of photographs (weights/zoo_*).
 
     diffusion: include the redrawn photographs, which take the most time. size: side of the photographs; generators of
     other sizes are left out.
@@ -174,10 +175,17 @@ def shipped_sources(*, diffusion: bool = True, size: int = 64) -> list[FakeSourc
     ]
     generators = {path.stem: load_generator(path) for path in sorted(WEIGHTS.glob("zoo_gan*.safetensors"))}
     found += [gan_source(model, name) for name, model in generators.items() if model.size == size]
-    if diffusion and (WEIGHTS / "scenes_text2image").is_dir():
-        pipeline = load_pipeline(WEIGHTS / "scenes_text2image")
-        found += [redraw_source(pipeline, strength, steps=10) for strength in (0.1, 0.3)]
+    for folder, name in (("scenes_text2image", "redrawn"), ("zoo_diffusion", "zoo_redrawn")) if diffusion else ():
+        if (WEIGHTS / folder).is_dir():
+            pipeline = load_pipeline(WEIGHTS / folder)
+            found += [redraw_source(pipeline, s, steps=10, name=f"{name}_{s:g}") for s in (0.1, 0.3)]
     return found
+
+
+def zoo(photographs: np.ndarray, *, size: int = 64, diffusion: bool = True, seed: int = 0) -> list[FakeSource]:
+    """Every source there is; the fitted ones learn from ``photographs`` (float N×3×S×S), used for nothing else."""
+    fitted = [*fitted_sources(photographs, seed=seed), *synthesis_sources(photographs, seed=seed)]
+    return [*SOURCES.values(), *fitted, *shipped_sources(diffusion=diffusion, size=size)]
 
 
 def zoo_squares(size: int = 64, per_photo: int = 4, *, limit: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

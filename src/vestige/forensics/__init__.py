@@ -16,6 +16,7 @@ SYSTEMS = (
         ("attack",),
         title="Evading Detection Actively: Toward Anti-Forensics Against Forgery Localization",
         venue="IEEE TDSC 22(2):852–869, 2025 (arXiv 2310.10036)",
+        target="vestige.forensics.sear:SEAR",
     ),
     System(
         "ucf",
@@ -23,6 +24,7 @@ SYSTEMS = (
         ("find",),
         title="UCF: Uncovering Common Features for Generalizable Deepfake Detection",
         venue="ICCV 2023",
+        target="vestige.forensics.ucf:UCF",
     ),
     System(
         "dadm",
@@ -30,6 +32,7 @@ SYSTEMS = (
         ("find",),
         title="DADM: Dual Alignment of Domain and Modality for Face Anti-spoofing",
         venue="ICCV 2025 (arXiv 2503.00429)",
+        target="vestige.forensics.dadm:DADM",
     ),
     System(
         "pixar",
@@ -44,6 +47,7 @@ SYSTEMS = (
         ("find", "learn"),
         title="Searching for the Fakes: Efficient Neural Architecture Search for General Face Forgery Detection",
         venue="arXiv 2306.08830 (2023)",
+        target="vestige.forensics.nas_dfd:NasDFD",
     ),
     System(
         "tripinet",
@@ -58,6 +62,7 @@ SYSTEMS = (
         ("find", "restore"),
         title="Hierarchical Contrastive Learning for Pattern-Generalizable Image Corruption Detection",
         venue="ICCV 2023",
+        target="vestige.forensics.hcl:HCL",
     ),
     System(
         "wscl",
@@ -65,6 +70,7 @@ SYSTEMS = (
         ("find",),
         title="Towards Generic Image Manipulation Detection with Weakly-Supervised Self-Consistency Learning",
         venue="ICCV 2023 (arXiv 2309.01246)",
+        target="vestige.forensics.wscl:WSCL",
     ),
     System(
         "rigid",
@@ -94,6 +100,7 @@ SYSTEMS = (
         ("attack", "find", "erase"),
         title="Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints",
         venue="arXiv 2307.03798 (2023, revised 2024)",
+        target="vestige.forensics.clipmasterprints:ClipMasterPrints",
     ),
     System(
         "imaginet",
@@ -109,6 +116,15 @@ SYSTEMS = (
         title="Thinking Racial Bias in Fair Forgery Detection: Models, Datasets and Evaluations",
         venue="AAAI 2025 (arXiv 2407.14367)",
         target="vestige.forensics.fairfd:FairFD",
+    ),
+    System(
+        "generated_image",
+        "generated pictures, by seven groups of evidence with a judge each",
+        ("find",),
+        title="On Combining Classifiers",
+        venue="IEEE TPAMI 1998",
+        target="vestige.forensics.generated_image:GeneratedImage",
+        kind="baseline",
     ),
     System(
         "metadata",
@@ -237,6 +253,7 @@ SYSTEMS = (
         target="vestige.forensics.noise_level:NoiseLevel",
         kind="baseline",
         panel=True,
+        frames=True,
     ),
     System(
         "copy_move",
@@ -247,6 +264,7 @@ SYSTEMS = (
         target="vestige.forensics.copy_move:CopyMove",
         kind="baseline",
         panel=True,
+        frames=True,
     ),
     System(
         "resampling",
@@ -257,6 +275,7 @@ SYSTEMS = (
         target="vestige.forensics.resampling:Resampling",
         kind="baseline",
         panel=True,
+        frames=True,
     ),
     System(
         "steganalysis",

@@ -16,7 +16,7 @@ from vestige.core.embedded import clean
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.image_io import SUFFIXES
-from vestige.core.sniff import IMAGE_FORMATS, sniff
+from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 from vestige.core.subjects import ImageSubject
 
 _MAGIC = (
@@ -75,8 +75,8 @@ def identify(blob: bytes) -> str:
     for magic, words in _MAGIC:
         if blob.startswith(magic):
             return words
-    if kind == "MP4":
-        return "a video (MP4)"
+    if kind in VIDEO_FORMATS:
+        return f"a video ({kind})"
     if kind not in ("unknown", "BMP", "safetensors", "pickle"):
         return f"{kind} data"
     head = blob[:4096]

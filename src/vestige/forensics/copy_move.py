@@ -85,7 +85,13 @@ class CopyMove:
         self.min_area = min_area
 
     def find(self, subject: ImageSubject) -> Finding:
-        """Score, map (source and copy) and the transforms found; does not apply to tiny or flat pictures."""
+        """Score, map (source and copy) and the transforms found; does not apply to tiny or flat pictures.
+
+        Examiners that build on it get the answer that was computed for the same subject with the same settings.
+        """
+        return subject.shared(f"copy_move {sorted(vars(self).items())}", lambda: self._find(subject))
+
+    def _find(self, subject: ImageSubject) -> Finding:
         luma = subject.luma
         if min(luma.shape) < _SMALLEST:
             return Finding.not_applicable(

@@ -166,6 +166,8 @@ class GeneratedExaminer:
     slug = ""
     kind = "generated"
     found = "has the traces that generators leave"
+    #: What trains it; `RECIPE` with the slug as its detector when empty.
+    recipe = ""
 
     def __init__(
         self, weights: str | Path | None = None, *, network: TraceDetector | None = None, side: int = 64,
@@ -181,7 +183,7 @@ class GeneratedExaminer:
     @property
     def network(self) -> TraceDetector:
         if self._network is None:
-            recipe = f"{RECIPE} --set detector={self.slug}"
+            recipe = self.recipe or f"{RECIPE} --set detector={self.slug}"
             network, self.facts = load_network(self.slug, self.build, self._weights, recipe=recipe)
             self._network = network.to(device_of(self._device))
         return self._network

@@ -22,6 +22,18 @@ Empty = Literal["skip", "score"]
 Arrays = np.ndarray | Sequence[np.ndarray]
 
 
+def centre_prior(height: int, width: int) -> np.ndarray:
+    """float32 H×W, 1 in the middle and 0 in the corners: what a localiser is worth that only knows where edits lie.
+
+    1 − (x² + y²) / 2 with x, y from −1 to 1.
+
+    >>> centre_prior(3, 3)[1].tolist()
+    [0.5, 1.0, 0.5]
+    """
+    y, x = (np.linspace(-1, 1, n, dtype=np.float32) if n > 1 else np.zeros(1, np.float32) for n in (height, width))
+    return np.asarray(1 - (y[:, None] ** 2 + x**2) / 2, np.float32)
+
+
 class OverlapCurve(NamedTuple):
     """Mean overlap of the true regions against the false-positive rate, float64 (T,) each, rising from (0, 0)."""
 
@@ -81,6 +93,26 @@ def iou_at_threshold(masks: Arrays, maps: Arrays, threshold: float = 0.5, *, emp
     [0.5]
     """
     return _fixed(masks, maps, threshold, empty, 1)
+
+
+def f1_curve(mask: np.ndarray, map_: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Pixel F1 of one picture at each of rising thresholds, float64 (T,); averaged over pictures, its maximum is the
+    best that one threshold can do for all of them. All nan for an empty mask.
+
+    >>> f1_curve(np.array([[True, False]]), np.array([[0.9, 0.8]]), (0.5, 0.85, 0.95)).round(3).tolist()
+    [0.667, 1.0, 0.0]
+    """
+    ((inside, values),) = _pictures([mask], [map_])
+    steps = np.asarray(thresholds, np.float64)
+    if not len(steps) or (np.diff(steps) <= 0).any():
+        raise UsageError(f"Thresholds must rise, and there must be one at least; got {list(thresholds)}.")
+    if not inside.any():
+        return np.full(len(steps), np.nan)
+    reached = np.searchsorted(steps, values.ravel(), side="right")  # how many thresholds each pixel reaches
+    flat = inside.ravel()
+    counts = [np.bincount(reached[chosen], minlength=len(steps) + 1) for chosen in (flat, ~flat)]
+    hits, wrong = (np.cumsum(c[:0:-1])[::-1] for c in counts)
+    return 2 * hits / (hits + wrong + flat.sum())
 
 
 def f1_best_threshold_per_image(masks: Arrays, maps: Arrays) -> np.ndarray:

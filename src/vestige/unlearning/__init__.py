@@ -9,6 +9,8 @@ SYSTEMS = (
         ("erase", "measure"),
         title="Model Sparsity Can Simplify Machine Unlearning",
         venue="NeurIPS 2023 (spotlight)",
+        target="vestige.unlearning.sparse_unlearn:SparseUnlearn",
+        subject="model",
     ),
     System(
         "ssd",
@@ -16,6 +18,8 @@ SYSTEMS = (
         ("erase",),
         title="Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening",
         venue="AAAI 2024",
+        target="vestige.unlearning.ssd:SSD",
+        subject="model",
     ),
     System(
         "corrective",
@@ -23,6 +27,8 @@ SYSTEMS = (
         ("measure", "erase"),
         title="Corrective Machine Unlearning",
         venue="TMLR 2024",
+        target="vestige.unlearning.corrective:Corrective",
+        subject="model",
     ),
     System(
         "worst_case",
@@ -30,6 +36,8 @@ SYSTEMS = (
         ("attack", "measure"),
         title="Challenging Forgets: Unveiling the Worst-Case Forget Sets in Machine Unlearning",
         venue="ECCV 2024",
+        target="vestige.unlearning.worst_case:WorstCase",
+        subject="model",
     ),
     System(
         "regression_unlearn",
@@ -37,6 +45,8 @@ SYSTEMS = (
         ("erase", "measure"),
         title="Deep Regression Unlearning",
         venue="ICML 2023",
+        target="vestige.unlearning.regression_unlearn:Blindspot",
+        subject="model",
     ),
     System(
         "acu",
@@ -44,6 +54,8 @@ SYSTEMS = (
         ("erase", "learn"),
         title="ACU: Analytic Continual Unlearning for Efficient and Exact Forgetting with Privacy Preservation",
         venue="arXiv 2505.12239 (2025)",
+        target="vestige.unlearning.acu:ACU",
+        subject="model",
     ),
     System(
         "laf",
@@ -51,6 +63,8 @@ SYSTEMS = (
         ("erase",),
         title="Label-Agnostic Forgetting: A Supervision-Free Unlearning in Deep Models",
         venue="ICLR 2024",
+        target="vestige.unlearning.laf:LAF",
+        subject="model",
     ),
     System(
         "repr_audit",
@@ -58,6 +72,8 @@ SYSTEMS = (
         ("measure",),
         title="Are We Truly Forgetting? A Critical Re-examination of Machine Unlearning Evaluation Protocols",
         venue="2025 (arXiv 2503.06991)",
+        target="vestige.unlearning.repr_audit:ReprAudit",
+        subject="model",
     ),
     System(
         "sae_restore",
@@ -65,6 +81,8 @@ SYSTEMS = (
         ("attack", "measure"),
         title="Suppression or Deletion: A Restoration-Based Representation-Level Analysis of Machine Unlearning",
         venue="WWW 2026 (short)",
+        target="vestige.unlearning.sae_restore:SaeRestore",
+        subject="model",
     ),
     System(
         "mufac",
@@ -72,6 +90,8 @@ SYSTEMS = (
         ("measure",),
         title="Towards Machine Unlearning Benchmarks: Forgetting the Personal Identities in Facial Recognition Systems",
         venue="AAAI 2024 PPAI workshop",
+        target="vestige.unlearning.mufac:Mufac",
+        subject="model",
     ),
     System(
         "fiubench",
@@ -100,6 +120,8 @@ SYSTEMS = (
         ("erase", "measure"),
         title="ZK-APEX: Zero-Knowledge Approximate Personalized Unlearning with Executable Proofs",
         venue="MLSys 2026 (arXiv 2025)",
+        target="vestige.unlearning.zk_apex:ZkApex",
+        subject="model",
     ),
     System(
         "ununlearning",
@@ -107,5 +129,85 @@ SYSTEMS = (
         ("attack", "measure"),
         title="UnUnlearning: Unlearning is not sufficient for content regulation in advanced generative AI",
         venue="2024 (position paper)",
+        target="vestige.unlearning.ununlearning:UnUnlearning",
+        subject="model",
+    ),
+    # The standard erasers that every system of this wing is compared with.
+    *(
+        System(
+            slug,
+            name,
+            ("erase",),
+            title=title,
+            venue=venue,
+            target=f"vestige.unlearning.{target}",
+            kind="baseline",
+            subject="model",
+        )
+        for slug, name, target, title, venue in (
+            ("retrain", "retraining without the forgotten data", "baselines:Retrain", "", ""),
+            ("finetune", "fine-tuning on the retained data", "baselines:FineTune", "", ""),
+            (
+                "cfk",
+                "fine-tuning of the last k blocks",
+                "baselines:CFk",
+                "Towards Adversarial Evaluations for Inexact Machine Unlearning",
+                "2022",
+            ),
+            (
+                "euk",
+                "retraining of the last k blocks",
+                "baselines:EUk",
+                "Towards Adversarial Evaluations for Inexact Machine Unlearning",
+                "2022",
+            ),
+            (
+                "random_labels",
+                "random labels (amnesiac unlearning)",
+                "baselines:RandomLabels",
+                "Amnesiac Machine Learning",
+                "AAAI 2021",
+            ),
+            ("grad_ascent", "gradient ascent", "baselines:GradAscent", "", ""),
+            (
+                "neggrad_plus",
+                "NegGrad+",
+                "baselines:NegGradPlus",
+                "Towards Unbounded Machine Unlearning",
+                "NeurIPS 2023",
+            ),
+            ("bad_teacher", "bad teacher", "baselines:BadTeacher", "Can Bad Teaching Induce Forgetting?", "AAAI 2023"),
+            (
+                "unsir",
+                "UNSIR: impair with learned noise, repair",
+                "baselines:Unsir",
+                "Fast Yet Effective Machine Unlearning",
+                "TNNLS 2023",
+            ),
+            ("boundary_shrink", "boundary shrink", "baselines:BoundaryShrink", "Boundary Unlearning", "CVPR 2023"),
+            ("salun", "SalUn: random labels on salient weights", "baselines:SalUn", "SalUn", "ICLR 2024"),
+            ("scrub", "SCRUB", "baselines:Scrub", "Towards Unbounded Machine Unlearning", "NeurIPS 2023"),
+            (
+                "influence",
+                "influence step with WoodFisher",
+                "baselines_fisher:Influence",
+                "Model Sparsity Can Simplify Machine Unlearning",
+                "NeurIPS 2023",
+            ),
+            (
+                "fisher_forget",
+                "Fisher forgetting",
+                "baselines_fisher:FisherForget",
+                "Eternal Sunshine of the Spotless Net",
+                "CVPR 2020",
+            ),
+            (
+                "l1_sparse",
+                "fine-tuning with a shrinking l1 penalty",
+                "sparse_unlearn:L1Sparse",
+                "Model Sparsity Can Simplify Machine Unlearning",
+                "NeurIPS 2023",
+            ),
+        )
     ),
 )

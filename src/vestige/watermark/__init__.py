@@ -9,6 +9,7 @@ SYSTEMS = (
         ("mark", "find"),
         title="Mask Image Watermarking",
         venue="NeurIPS 2025 (arXiv 2504.12739)",
+        target="vestige.watermark.maskmark:MaskMark",
     ),
     System(
         "keyss",
@@ -32,6 +33,7 @@ SYSTEMS = (
         ("mark", "measure"),
         title="Robust Watermarking Using Generative Priors Against Image Editing: From Benchmarking to Advances",
         venue="ICLR 2025 (arXiv 2410.18775)",
+        target="vestige.watermark.vine:Vine",
     ),
     System(
         "distortion_free_text",
@@ -140,6 +142,7 @@ SYSTEMS = (
         target="vestige.watermark.find_mark:FindMark",
         kind="baseline",
         panel=True,
+        frames=True,
     ),
     System(
         "green_list",

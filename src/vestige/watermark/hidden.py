@@ -26,8 +26,9 @@ class HiddenNet(EmbedderReader):
     """E(x, m) = x + r, r from convolutions over [features of x, m on every pixel, x]; D averages L maps and mixes them.
 
     L = image_weight·λ·MSE(x_w, x) + MSE(bits) + adversary_weight·A, in [-1, 1] units; λ is the level of the stage
-    "fidelity". scale: with it r = scale·tanh(·) and no image loss is needed (set image_weight to 0); without it the
-    residual is free. width, encoder_blocks, decoder_blocks: 64, 4 and 7 in the paper.
+    "fidelity". scale: with it r = scale·tanh(·), the loss of the bits is cross-entropy as in that later form, and no
+    image loss is needed (set image_weight to 0); without it the residual is free. width, encoder_blocks,
+    decoder_blocks: 64, 4 and 7 in the paper.
 
     Source: HiDDeN: Hiding Data with Deep Networks, ECCV 2018.
 
@@ -80,8 +81,10 @@ class HiddenNet(EmbedderReader):
         return BitReading(self.head(self.reader(2 * images - 1).mean((2, 3))))
 
     def objective(self, trial: Trial, level: Level) -> dict[str, Tensor]:
-        # The target of a bit is ±1/2 around the threshold 0, so that the loss is the paper's with targets 0 and 1.
-        message = trial.bit_loss(F.mse_loss, trial.reading.soft + 0.5)
+        if self.scale is not None:
+            message = trial.bit_loss(F.binary_cross_entropy_with_logits, trial.reading.soft)
+        else:  # the target of a bit is ±1/2 around the threshold 0: the paper's loss with targets 0 and 1
+            message = trial.bit_loss(F.mse_loss, trial.reading.soft + 0.5)
         image = 4 * F.mse_loss(trial.embedded, trial.images)
         weight = level("fidelity")
         loss = message + weight * (self.image_weight * image + self.adversary_weight * trial.adversarial)

@@ -115,7 +115,7 @@
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.matches('input[type="search"], select, textarea');
-    const viewer = all(".viewer").find((v) => v.offsetParent);
+    const viewer = all(".viewer").find((v) => v.offsetParent && v.getBoundingClientRect().bottom > 80);
     if (/^[0-9]$/.test(event.key) && !typing && viewer && one(".maps", viewer)) {
       const same = one(".maps input:checked", viewer).value === event.key;
       choose(viewer, same ? "0" : event.key);

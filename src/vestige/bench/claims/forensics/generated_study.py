@@ -6,6 +6,8 @@ train, to validate and to judge by are different ones; the fitted sources learn 
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,11 +17,13 @@ import numpy as np
 from scipy.fft import dctn
 
 from vestige.bench.claims import ClaimContext
+from vestige.bench.store import results_root
+from vestige.core.files import write_atomic
 from vestige.core.image_io import encode
 from vestige.core.runtime import rng
-from vestige.data.fakes import SOURCES, FakeSet, FakeSource, as_float, fake_set, fitted_sources, squares
+from vestige.data.fakes import FakeSet, FakeSource, as_float, fake_set, squares
 from vestige.data.packs import SPLIT, load_pack, split
-from vestige.engines.fakes import shipped_sources
+from vestige.engines.fakes import WEIGHTS, zoo
 from vestige.metrics.detection import auroc
 
 SIZE = 64
@@ -44,21 +48,37 @@ def _squares(root: Path, seed: int, limit: int) -> dict[str, np.ndarray]:
 @cache
 def sources(root: Path, seed: int, limit: int) -> dict[str, FakeSource]:
     """Every source by its name."""
-    fitted = fitted_sources(as_float(_squares(root, seed, limit)["fit"]), seed=seed)
-    return {source.name: source for source in (*SOURCES.values(), *fitted, *shipped_sources(size=SIZE))}
+    return {source.name: source for source in zoo(as_float(_squares(root, seed, limit)["fit"]), size=SIZE, seed=seed)}
 
 
 @cache
-def _made(root: Path, seed: int, limit: int, part: str, names: tuple[str, ...]) -> FakeSet:
-    real, known = _squares(root, seed, limit)[part], sources(root, seed, limit)
-    return fake_set(real, [known[name] for name in names], seed=seed + list(COUNTS).index(part))
+def _made(root: Path, seed: int, limit: int, part: str, name: str) -> FakeSet:
+    """Real squares and those of one source. Full sets are kept on disk, because the slow sources take minutes."""
+    real, source = _squares(root, seed, limit)[part], sources(root, seed, limit)[name]
+    files = [path.relative_to(WEIGHTS) for path in sorted(WEIGHTS.rglob("*.safetensors"))]
+    weights = [(str(f), (WEIGHTS / f).stat().st_size) for f in files if str(f).startswith(("scenes_", "zoo_"))]
+    key = hashlib.blake2b(repr((seed, part, name, real.tobytes(), weights)).encode(), digest_size=8).hexdigest()
+    kept = results_root() / "runs" / "generated" / f"{part}-{name}-{key}.npz"
+    if kept.is_file():
+        with np.load(kept) as stored:
+            return FakeSet(stored["real"], {name: stored["made"]}, {name: source.family}, np.arange(len(real)))
+    made = fake_set(real, [source], seed=seed + list(COUNTS).index(part))
+    if not limit:
+        buffer = io.BytesIO()
+        np.savez(buffer, real=made.real, made=made.fakes[name])
+        write_atomic(kept, buffer.getvalue())
+    return made
 
 
 def pictures(context: ClaimContext, part: str, names: Iterable[str] | None = None) -> FakeSet:
     """Real squares of a part and what the sources (all by default) make of them; made once."""
     root = context.pack("photos").parent
-    known = sources(root, context.seed, context.limit)
-    return _made(root, context.seed, context.limit, part, tuple(known if names is None else names))
+    listed = list(sources(root, context.seed, context.limit) if names is None else names)
+    found = [_made(root, context.seed, context.limit, part, name) for name in listed]
+    fakes, families = (
+        {n: x for made in found for n, x in getattr(made, kind).items()} for kind in ("fakes", "families")
+    )
+    return FakeSet(found[0].real, fakes, families, found[0].photo)
 
 
 def available(context: ClaimContext) -> dict[str, str]:

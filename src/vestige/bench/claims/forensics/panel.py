@@ -23,7 +23,7 @@ PROCESSED, EDITED = 80, 60
 @lru_cache(maxsize=1)
 def judged(context: ClaimContext) -> list[Judged]:
     """Every case of the test half, with calibrated findings and verdict; shared by the claims below."""
-    photos = photographs(context.data or context.pack("photos"), "test", limit=context.limit)
+    photos = photographs(context.data or context.pack("photos"), "test", limit=context.limit, unseen=True)
     full = default_panel()
     panel = Panel([], full.calibrations, full.combination)
     makers = corpus(photos, seed=context.seed + 1, processed=PROCESSED, edited=EDITED)

@@ -1,8 +1,8 @@
 """Claims of PatchCraft at small size: one generator to learn from, the others never seen.
 
 All networks see the same pictures in as many steps; squares of 64 pixels, smashed into squares of 8. The generator to
-learn from is the zoo's DCGAN where it is installed (weights/zoo_gan.safetensors), else an up-sampling stage with
-transposed convolutions; sources of its family count as seen.
+learn from is the zoo's adversarial one that enlarges reduced photographs (weights/zoo_gan_sr.safetensors), so that what
+is shown gives nothing away; sources of its family count as seen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vestige.forensics.patchcraft import PatchCraftNet
 from vestige.metrics.detection import equal_error
 from vestige.nn.features import extract_features, load_feature_net
 
-STEPS, BATCH, SEEDS = 250, 32, 3
+STEPS, BATCH, SEEDS = 150, 32, 3
 _SMALL: dict[str, Any] = {"patch": 8, "grid": 5, "width": 16}
 _RESNET: dict[str, Any] = {"depth": 18, "stages": 4, "width": 0.5, "stem": "large"}
 OURS = "PatchCraft"
@@ -51,7 +51,7 @@ SHUFFLED = "NPR, shuffled labels"
 
 def learnt_from(context: ClaimContext) -> str:
     """The generator that all detectors learn from."""
-    return "zoo_gan" if "zoo_gan" in available(context) else "up_transposed"
+    return "zoo_gan_sr" if "zoo_gan_sr" in available(context) else "up_transposed"
 
 
 def _steps(context: ClaimContext) -> int:

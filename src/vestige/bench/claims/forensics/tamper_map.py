@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
-from vestige.bench.corpus import Case, Photo, innocent, jpeg, photographs, resized, tampered, untouched
+from vestige.bench.corpus import Case, Photo, innocent, photographs, posted, tampered, untouched
 from vestige.bench.panel import pixel_auc
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError
 from vestige.core.findings import Finding
-from vestige.core.image_io import decode
 from vestige.core.subjects import ImageSubject
 
 #: Operations of the promise; each has a network of its own that never saw it.
@@ -41,17 +40,6 @@ def fold(operation: str) -> Any:
             f"exclude={operation} --out {folder}."
         )
     return TamperMap(folder / "tamper_map.safetensors")
-
-
-def posted(case: Case) -> Case:
-    """The file scaled to 75 % and saved as JPEG 80, as platforms do."""
-    import cv2
-
-    small = resized(decode(case.data).pixels, 0.75)
-    mask = case.mask
-    if mask is not None:
-        mask = cv2.resize(mask.astype(np.float32), small.shape[1::-1], interpolation=cv2.INTER_AREA) > 0.5
-    return Case(case.photo, case.name, jpeg(small, 80, 2), case.present, case.possible, mask)
 
 
 def _photos(context: ClaimContext) -> list[Photo]:
@@ -123,32 +111,35 @@ def is_ahead_of_the_classics(context: ClaimContext) -> Evidence:
 
 @claim("at the shipped threshold <= 5 % of authentic photographs, processed ones included, are flagged; ECE <= 0.05")
 def is_calibrated(context: ClaimContext) -> Evidence:
+    from vestige.core.calibration import load_calibrations
+    from vestige.core.panel import calibration_file
     from vestige.forensics.tamper_map import TamperMap
     from vestige.metrics.calibration import expected_calibration_error
     from vestige.metrics.detection import auroc
 
     examiner, photos = TamperMap(), _photos(context)
+    calibration = load_calibrations(calibration_file())[0][TamperMap.slug]
     rows: list[dict[str, Any]] = []
-    chances: list[float] = []
+    scores: list[float] = []
     truth: list[bool] = []
 
     def examine(name: str, cases: Iterable[Case], edited: bool) -> list[bool]:
         found = [examiner.find(ImageSubject(case.data, case.name)) for case in cases]
-        judged = [f for f in found if f.applies]
-        chances.extend(float(f.score) for f in judged)
+        judged = [calibration.apply(f) for f in found if f.applies]
+        scores.extend(float(f.score) for f in judged)
         truth.extend([edited] * len(judged))
-        flags = [bool(f.flagged) for f in judged]
-        rows.append({"pictures": name, "count": len(flags), "flagged": float(np.mean(flags))})
-        return flags
+        rows.append({"pictures": name, "count": len(judged), "flagged": float(np.mean([f.flagged for f in judged]))})
+        return [f.flagged for f in judged]
 
     clean = examine("untouched", (c for p in photos for c in untouched(p)), False)
     clean += examine("processed", (c for p in photos for c in innocent(p, context.seed)), False)
-    each = -(-len(clean) // len(SIX))  # as many edited pictures as authentic ones, as the calibration assumes
+    each = len(photos) // 2 + 1  # with the posted copies about as many edited as authentic ones, as calibration assumes
     for operation in SIX:
-        cases = [c for case in _edited(photos, operation, context.seed) for c in (case, posted(case))]
-        examine(operation, cases[:each], True)
-    labels, scores = np.array(truth), np.array(chances)
-    error, rate = expected_calibration_error(scores, labels), float(np.mean(clean))
+        cases = [c for case in _edited(photos[:each], operation, context.seed) for c in (case, posted(case))]
+        examine(operation, cases, True)
+    labels, odds = np.array(truth), np.array(scores)
+    chances = np.array([calibration.probability(score) for score in scores])
+    error, rate = expected_calibration_error(chances, labels), float(np.mean(clean))
     rows.append({"pictures": "authentic", "count": len(clean), "flagged": rate})
-    rows.append({"pictures": "all", "count": len(labels), "ECE": error, "AUROC": auroc(labels, scores)})
+    rows.append({"pictures": "all", "count": len(labels), "ECE": error, "AUROC": auroc(labels, odds)})
     return Evidence(rate <= 0.05 and error <= 0.05, rows)

@@ -101,7 +101,10 @@ def finds_the_region(context: ClaimContext) -> Evidence:
     return Evidence(holds, table, f"mean IoU {iou:.3f}, at most {leaks:.3f} with the wrong mask, gap {gap:.3f}")
 
 
-@claim("knowing the mask helps: MaskMark-ED reads >= 2 points more bits than MaskMark-D at 5 % of the area")
+@claim(
+    "knowing the mask helps: MaskMark-ED reads >= 2 points more bits than MaskMark-D at 5 % of the area, at no more "
+    "than 1 dB less inside the mask"
+)
 def the_mask_helps_the_embedder(context: ClaimContext) -> Evidence:
     plain, informed = variant("maskmark", ""), variant("maskmark_ed", " --set variant=ED")
     rows: list[dict[str, Any]] = []
@@ -109,8 +112,12 @@ def the_mask_helps_the_embedder(context: ClaimContext) -> Evidence:
         images = pictures(context, one.network.size)
         found = local(one.network, images, SHARES, seed=context.seed, strength=one.strength)
         rows += [{"variant": one.net.variant, **row} for row in found]
-    at = {r["variant"]: r["bit_accuracy"] for r in rows if r["share"] == 0.05}
-    return Evidence(at.get("ED", 0.0) >= at.get("D", 1.0) + 0.02, rows)
+    at = {r["variant"]: r for r in rows if r["share"] == 0.05}
+    if set(at) != {"D", "ED"}:
+        return Evidence(False, rows, "maskmark must be the variant D and maskmark_ed the variant ED")
+    ours, other = at["ED"], at["D"]
+    fair = ours["psnr_inside"] >= other["psnr_inside"] - 1
+    return Evidence(fair and ours["bit_accuracy"] >= other["bit_accuracy"] + 0.02, rows)
 
 
 @claim("two marks in one picture are both read in >= 90 % of photographs, and no unmarked one or other key reads any")

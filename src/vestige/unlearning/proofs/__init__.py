@@ -1,0 +1,1 @@
+"""Proofs that a hidden model was changed as prescribed: commitments, an exact check, spot checks, a SNARK backend."""

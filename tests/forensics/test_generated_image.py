@@ -1,0 +1,170 @@
+"""The default examiner of generated pictures: its evidence, its judges, and what it says of files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vestige.app.learning import run
+from vestige.bench.claims import claims_of
+from vestige.core.catalogue import system
+from vestige.core.errors import InputError, UsageError
+from vestige.core.image_io import encode
+from vestige.core.subjects import ImageSubject
+from vestige.data.fakes import SOURCES, as_float, squares
+from vestige.engines.train import TrainConfig
+from vestige.forensics.generated_evidence import GROUPS, evidence, group_sizes
+from vestige.forensics.generated_image import (
+    EvidenceHead,
+    GeneratedImage,
+    calibration,
+    evidence_of,
+    fit_head,
+    head_training,
+)
+from vestige.metrics.detection import auroc
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def real() -> np.ndarray:
+    from sklearn.datasets import load_sample_image
+
+    photographs = np.stack([load_sample_image(n)[:426].transpose(2, 0, 1) for n in ("china.jpg", "flower.jpg")])
+    return squares(photographs, 64, per_photo=40, seed=3)[0]
+
+
+@pytest.fixture(scope="module")
+def fakes(real) -> dict[str, np.ndarray]:
+    names = ("up_nearest", "up_bilinear", "up_bicubic")
+    return {name: np.round(SOURCES[name](as_float(real)) * 255).astype(np.uint8) for name in names}
+
+
+def test_evidence_is_finite_and_does_not_depend_on_the_batch(real):
+    found = evidence(real[:5], batch=2)
+    assert found.shape == (5, sum(group_sizes().values()))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, evidence(real[:5], batch=5), rtol=1e-3, atol=2e-3)
+    odd = np.stack([np.zeros((3, 50, 61), np.uint8), np.full((3, 50, 61), 255, np.uint8)])
+    assert np.isfinite(evidence(odd)).all()
+    noise = np.random.default_rng(0).integers(0, 256, (2, 3, 48, 48), dtype=np.uint8)
+    assert np.isfinite(evidence(noise)).all()
+    assert evidence(noise[:0]).shape == (0, found.shape[1])
+    with pytest.raises(UsageError, match="48 pixels"):
+        evidence(noise[:, :, :40])
+    with pytest.raises(UsageError, match="uint8"):
+        evidence(as_float(noise))
+
+
+@pytest.mark.parametrize("group", ["grid", "spectrum", "patterns"])
+def test_groups_see_up_sampling(real, fakes, group):
+    with torch.no_grad():
+        a, b = (GROUPS[group](torch.from_numpy(x).float()) for x in (real, fakes["up_nearest"]))
+    apart = ((a.mean(0) - b.mean(0)).abs() / (a.std(0) + b.std(0) + 1e-3)).max()
+    assert apart > 0.6
+
+
+def test_pictures_of_several_sizes_keep_their_places(real):
+    pictures = [real[0], real[1][:, :48, :56], real[2], real[3][:, :48, :56]]
+    found = evidence_of(pictures)
+    np.testing.assert_allclose(found[[0, 2]], evidence(real[[0, 2]]), rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(found[3:], evidence(pictures[3][None]), rtol=1e-3, atol=2e-3)
+
+
+def test_judges_see_their_own_group_only():
+    head = EvidenceHead({"a": 2, "b": 3})
+    head.weight.data += 1
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    changed = x.clone()
+    changed[:, 3] += 1
+    before, after = head(x), head(changed)
+    torch.testing.assert_close(before[:, 0], after[:, 0])
+    assert (before[:, 1] != after[:, 1]).all()
+    far = x.clone()
+    far[:, 0] = 1e9
+    assert torch.isfinite(head(far)).all()
+    assert EvidenceHead(**head.settings).sizes == {"a": 2, "b": 3}
+    with pytest.raises(UsageError, match="at least one"):
+        EvidenceHead({})
+
+
+def test_judges_are_settled_on_real_pictures():
+    real = np.random.default_rng(0).normal(3, 2, (50, 5)).astype(np.float32)
+    head = EvidenceHead({"a": 2, "b": 3}).measure(real)
+    head.weight.data += torch.linspace(-1, 1, 5)
+    judged = head.settle(real).judged(real)
+    np.testing.assert_allclose(judged.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(judged.std(0, ddof=1), 1, atol=1e-4)
+    np.testing.assert_allclose(head.score(real), judged.mean(1))
+
+
+def test_batches_take_families_and_sources_alike():
+    real = np.zeros((5, 2), np.float32)
+    fakes = {name: np.full((n, 2), i + 1, np.float32) for i, (name, n) in enumerate({"a": 90, "b": 2, "c": 2}.items())}
+    batches, step = head_training(real, fakes, {"a": "x", "b": "x", "c": "y"}, 2000)
+    batch = batches(0, torch.Generator().manual_seed(0))
+    counts = [int((batch["features"][:, 0] == i).sum()) for i in range(4)]
+    assert counts[0] == 1000
+    np.testing.assert_allclose(counts[1:], [250, 250, 500], atol=60)
+    assert (batch["labels"] == (batch["features"][:, 0] > 0)).all()
+    assert step(EvidenceHead({"g": 2}), batch, torch.Generator())["loss"].item() == pytest.approx(np.log(2), rel=1e-5)
+    with pytest.raises(UsageError, match="at least one"):
+        head_training(real, {}, {}, 8)
+
+
+def test_judges_find_a_family_they_never_saw(real, fakes):
+    known = {name: evidence(fakes[name][:60]) for name in ("up_bilinear", "up_bicubic")}
+    config = TrainConfig(steps=60, batch_size=64, lr=0.01, weight_decay=0.0)
+    head = fit_head(evidence(real[:60]), known, dict.fromkeys(known, "upsampling"), config)
+    a, b = (head.score(evidence(x[60:])) for x in (real, fakes["up_nearest"]))
+    assert auroc(np.repeat([False, True], [len(a), len(b)]), np.append(a, b)) > 0.9
+
+
+def test_the_threshold_flags_no_more_than_its_rate():
+    draw = np.random.default_rng(0)
+    clean, made = draw.normal(0, 1, 400), draw.normal(3, 1, 100)
+    facts = calibration(clean, made, 0.01)
+    assert (clean >= facts["threshold"]).mean() <= 0.01
+    assert facts["slope"] > 0
+    assert facts["slope"] * 0 + facts["offset"] < 0 < facts["slope"] * 3 + facts["offset"]
+
+
+def test_it_answers_about_files(photo):
+    head = EvidenceHead(group_sizes())
+    head.bias.data += torch.arange(len(group_sizes())).float()
+    examiner = GeneratedImage(head=head, count=2)
+    found = examiner.find(ImageSubject(encode(photo[:200, :300], "JPEG")))
+    assert found.applies
+    assert not found.flagged  # without a calibration nothing is
+    assert found.probability is None
+    assert found.details["squares"] == 4
+    assert "what an autoencoder gives back (+6.0)" in found.evidence[1]
+    json.dumps(found.to_dict(), allow_nan=False)
+    for pixels in (np.zeros((1, 1, 3), np.uint8), photo[:63], np.full((80, 80, 3), 9, np.uint8)):
+        assert not examiner.find(ImageSubject(encode(pixels, "PNG"))).applies
+    with pytest.raises(UsageError, match="at least one square"):
+        GeneratedImage(count=0)
+    with pytest.raises(InputError, match="recipes/forensics/evidence"):
+        GeneratedImage("none.safetensors").score(np.zeros((1, 3, 64, 64), np.uint8))
+
+
+def test_it_has_its_claims():
+    assert len(claims_of(system("generated_image"))) == 3
+
+
+def test_the_recipe_trains_and_saves(tmp_path, photo, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("VESTIGE_DATA", str(tmp_path / "data"))
+    words = ["steps=2", "batch_size=8", "log_every=1", "limit=20", "each=2", "diffusion=false"]
+    path = ROOT / "recipes/forensics/evidence.py"
+    assert run(str(path), tmp_path / "out", data=tmp_path / "data", set_=words, device="cpu", quiet=True) == 0
+    figures = json.loads((tmp_path / "out/metrics.json").read_text())["evaluation"]
+    assert {"up_nearest", "drawn_bands", "zoo_vae", "zoo_gan_sr"} <= set(figures)
+    examiner = GeneratedImage(tmp_path / "out/generated_image.safetensors")
+    assert examiner.find(ImageSubject(encode(photo[:100, :100], "PNG"))).applies
+    assert examiner.facts["learnt"]["zoo_gan"] == "gan"

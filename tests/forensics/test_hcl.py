@@ -1,0 +1,151 @@
+"""Hierarchical contrast: clusters, the circle loss, what passes from coarse to fine, and blind restoration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vestige.core.errors import UsageError
+from vestige.data.corruptions import KINDS, corrupt
+from vestige.forensics.hcl import (
+    HCL,
+    GatedUNet,
+    HCLNet,
+    HCLRestorer,
+    WindowBlock,
+    circle_loss,
+    coarse_to_fine,
+    hcl_loss,
+    patch_labels,
+    settled,
+)
+from vestige.nn.clustering import soft_spherical_kmeans
+
+
+def net() -> HCLNet:
+    torch.manual_seed(0)
+    return HCLNet((8, 16, 32), (1, 1, 1))
+
+
+def test_two_opposite_clusters_are_found_exactly() -> None:
+    points = F.normalize(torch.tensor([[[1.0, 0, 0], [1, 0, 0], [-1, 0, 0], [-1, 0, 0]]]), dim=2)
+    centres = soft_spherical_kmeans(points)
+    assert sorted(centres[0, :, 0].round(decimals=3).tolist()) == [-1.0, 1.0]
+
+
+def test_the_circle_loss_falls_as_a_positive_comes_nearer() -> None:
+    anchor, negative = torch.tensor([[1.0, 0.0]]), torch.tensor([0.0, 1.0])
+    losses = []
+    for angle in (1.2, 0.6, 0.1):
+        positive = torch.tensor([np.cos(angle), np.sin(angle)], dtype=torch.float32)
+        references = torch.stack([positive, negative])
+        losses.append(circle_loss(anchor, torch.tensor([0]), references, torch.tensor([0, 1])).item())
+    assert losses == sorted(losses, reverse=True)
+    alone = circle_loss(anchor.requires_grad_(), torch.tensor([0]), anchor.detach(), torch.tensor([0]))
+    assert alone.item() == 0
+    alone.backward()
+    assert torch.isfinite(anchor.grad).all()
+
+
+def test_mixed_patches_have_no_label() -> None:
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., :5] = True
+    assert patch_labels(mask, (2, 2)).tolist() == [[[1, -1], [1, -1]]]
+
+
+def test_a_finer_scale_keeps_what_the_coarser_one_settled() -> None:
+    torch.manual_seed(0)
+    coarse = torch.tensor([1.0, 0.0])[None, :, None, None].repeat(1, 1, 4, 4)
+    coarse[:, :, :, 2:] = torch.tensor([0.0, 1.0])[None, :, None, None]
+    fine = F.normalize(torch.randn(1, 2, 8, 8), dim=1)
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., 4:] = True
+    levels = coarse_to_fine([fine, coarse], torch.nn.Linear(2, 1), mask, share=1.0)
+    open_ = levels[1].uncertain[0, 0]
+    assert open_[:, 2:6].all()  # the boundary of the coarse clusters, and only that
+    assert not open_[:, [0, 1, 6, 7]].any()
+    kept = levels[1].corrupted[0, 0]
+    assert (kept[:, 6:] > 0.99).all()
+    assert (kept[:, :2] < 0.01).all()
+
+
+def test_the_surest_are_settled_apart_from_the_boundary() -> None:
+    corrupted = torch.full((1, 1, 6, 6), 0.1)
+    corrupted[..., 3:] = 0.9
+    done = settled(corrupted, torch.ones(1, 1, 6, 6, dtype=torch.bool), 1.0)[0, 0]
+    assert done[:, [0, 1, 4, 5]].all()
+    assert not done[:, [2, 3]].any()
+
+
+def test_windows_keep_shape_and_do_not_wrap_around() -> None:
+    torch.manual_seed(0)
+    block = WindowBlock(8, 2, shifted=True).eval()
+    x = torch.randn(1, 8, 16, 16)
+    changed = x.clone()
+    changed[..., 15] += 5
+    with torch.no_grad():
+        moved = (block(changed) - block(x)).abs().amax(1)[0]
+    assert moved[:, 12:].max() > 1e-3
+    assert moved[:, :4].max() < 1e-4  # what the roll brings next to the other border stays apart
+
+
+def test_a_picture_that_is_judged_sound_has_no_mask() -> None:
+    network = net().eval()
+    with torch.no_grad():
+        network.judge[-1].weight.zero_()
+        network.judge[-1].bias.fill_(-3)
+    images = torch.rand(2, 3, 32, 32)
+    assert not HCL(network).detect(images)[0].any()
+    assert HCL(network).detect(images, gate=False)[0].any()
+
+
+def test_it_learns_to_find_noise_and_the_restorer_fills_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    smooth = np.stack([np.full((3, 32, 32), v, np.float32) for v in (0.2, 0.4, 0.6, 0.8)])
+    made = [corrupt(x, "noise", seed=i) for i, x in enumerate(smooth)]
+    images, masks = (torch.from_numpy(np.stack(x)) for x in zip(*made, strict=True))
+    network = net()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for _ in range(75):
+        loss = hcl_loss(network, images, masks, generator, samples=64, hard=32)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    mask, confidence = HCL(network.eval()).detect(images)
+    assert (mask & masks).sum() / (mask | masks).sum() > 0.6
+    assert confidence.min() >= 0
+    assert confidence.max() <= 1
+    torch.manual_seed(0)
+    restored = HCLRestorer(HCL(network), GatedUNet(8)).restore(images.numpy())
+    assert restored.shape == images.shape
+    assert restored.dtype == np.float32
+    only = HCLRestorer(HCL(network), GatedUNet(8), grow=0).restore(images.numpy(), masks.numpy())
+    outside = ~np.broadcast_to(masks.numpy(), only.shape)
+    np.testing.assert_array_equal(only[outside], images.numpy()[outside])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_corruption_changes_the_masked_region_and_its_edge_only(kind: str) -> None:
+    image = np.full((3, 48, 40), 153 / 255, np.float32)
+    other = np.random.default_rng(0).random((3, 48, 40)).astype(np.float32)
+    picture, mask = corrupt(image, kind, other=other, seed=3)
+    assert mask.shape == (1, 48, 40)
+    assert 0.01 < mask.mean() < 0.6
+    near = F.max_pool2d(torch.from_numpy(mask).float()[None], 9, 1, 4)[0].bool().numpy()
+    away = np.broadcast_to(~near, image.shape)
+    np.testing.assert_array_equal(picture[away], np.float32(153 / 255))
+    np.testing.assert_array_equal(picture, corrupt(image, kind, other=other, seed=3)[0])
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(UsageError, match="32"):
+        net()(torch.rand(1, 3, 40, 32))
+    with pytest.raises(UsageError, match="same size"):
+        corrupt(np.zeros((3, 32, 32), np.float32), "other")
+    with pytest.raises(UsageError, match="corrupted by"):
+        corrupt(np.zeros((3, 32, 32), np.float32), "rust")
