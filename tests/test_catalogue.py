@@ -54,6 +54,17 @@ def odd_pictures() -> dict[str, bytes]:
 ODD = odd_pictures()
 
 
+def test_any_finder_of_pictures_can_be_named_instead_of_the_panel():
+    from vestige.core.panel import default_panel
+
+    (finder,) = default_panel(only=["maskmark"]).finders
+    assert finder.slug == "maskmark"
+    assert "maskmark" not in [f.slug for f in default_panel().finders]
+    for slug in ("panel", "spread_spectrum", "nothing"):
+        with pytest.raises(UsageError):
+            default_panel(only=[slug])
+
+
 def test_the_catalogue_has_142_published_systems():
     papers = [s for s in systems() if s.kind == "paper"]
     assert len(papers) == 142

@@ -130,20 +130,23 @@ class Panel:
 def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel:
     """The panel of every catalogue entry marked ``panel``.
 
-    keys: watermark keys to try besides the public one. only: slugs to restrict the panel to.
-    Raises UsageError for a slug that is not an image examiner.
+    keys: watermark keys to try besides the public one. only: slugs of the examiners to use instead, which may be any
+    built finder of the catalogue that examines pictures. Raises UsageError for a slug that is none.
     """
-    entries = [s for s in catalogue.systems() if s.panel and s.subject == "image"]
+    built = [s for s in catalogue.systems() if "find" in s.roles and s.subject == "image" and s.target is not None]
+    entries = [s for s in built if s.panel]
     if only:
-        by_slug = {s.slug: s for s in entries}
+        by_slug = {s.slug: s for s in built}
         unknown = [slug for slug in only if slug not in by_slug]
         if unknown:
-            raise UsageError(f"{unknown[0]!r} is not an examiner of the panel; choose from {', '.join(by_slug)}.")
+            raise UsageError(f"{unknown[0]!r} is not an examiner of pictures; choose from {', '.join(by_slug)}.")
         entries = [by_slug[slug] for slug in only]
     finders = []
     for entry in entries:
         cls = entry.load()
-        finders.append(cls(keys=(PUBLIC_KEY, *keys)) if entry.wing == "watermark" else cls())
+        if not isinstance(cls, type) or not hasattr(cls, "slug") or not hasattr(cls, "find"):
+            raise UsageError(f"{entry.slug!r} does not examine single pictures; see 'vestige systems --role find'.")
+        finders.append(cls(keys=(PUBLIC_KEY, *keys)) if entry.slug == "find_mark" else cls())
     path = calibration_file()
     calibrations, combination = load_calibrations(path) if path.is_file() else ({}, {})
     return Panel(finders, calibrations, combination)
