@@ -192,7 +192,7 @@ def _verdict(rows: dict[str, dict[str, float]], moved: float, problem: ForgetPro
         findings[0] = "Forgetting is incomplete: an attacker still tells forgotten pictures from ones never seen."
     findings.append(
         f"Membership by loss: AUC {before['membership by loss (AUC)']:.2f} before, {attack:.2f} after; 0.50 is what "
-        "pictures never seen give, far below it shows that they were treated on purpose."
+        "pictures never seen give; far below it they were visibly treated."
     )
     lost = before["test accuracy"] - after["test accuracy"]
     findings.append(
