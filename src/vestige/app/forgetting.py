@@ -75,8 +75,8 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     key = load_key(request.sign) if request.sign else None
     if request.out.exists():
         raise InputError(f"{request.out} exists already; choose another name.")
-    classifier, problem, forget = _problem(request)
     try:
+        classifier, problem, forget = _problem(request)
         tried = _attempts(request, problem)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; nothing was written.") from None

@@ -46,9 +46,9 @@ class Classifier:
             assert isinstance(model, PixelClassifier)
             with folder_atomic(path) as folder:
                 model.model.save_pretrained(str(folder))
-                for name in ("preprocessor_config.json",):
-                    if (self.source / name).is_file():
-                        shutil.copyfile(self.source / name, folder / name)
+                processor = self.source / "preprocessor_config.json"
+                if processor.is_file():
+                    shutil.copyfile(processor, folder / processor.name)
         elif self.form == "ours":
             assert isinstance(model, ResNet)
             save_backbone(model, path)
