@@ -9,28 +9,22 @@ stays off the object. Of the others half are untouched and half went through the
 (difference above ``tau``) or "objects" (object masks). vae: a diffusers folder, by default the package's scenes_vae;
 without one frames are softened instead. semantic, text: weights of these parts of the loss. count: edits.
 
-Results: pixar.safetensors in the run's folder; for the claims, copies go to the package's weights folder as
-pixar.safetensors, pixar_objects.safetensors and pixar_mask.safetensors.
+Result: pixar.safetensors in the run's folder. The claims train smaller runs of all three themselves.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vestige.core.errors import UsageError
-from vestige.core.runtime import rng
 from vestige.data.scene_edits import edit_scenes
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics.learned import save_network
-from vestige.forensics.pixar import PixarModel, pixar_loss, sentence_ids
-from vestige.forensics.pixar_data import examples, masks_of, redrawing, report_of
-from vestige.metrics.pixel_labels import CLASSES
+from vestige.forensics.pixar import PixarModel
+from vestige.forensics.pixar_data import examples, pixar_training, redrawing, report_of
 
 
 def build(ctx: RecipeContext) -> Job:
@@ -44,22 +38,10 @@ def build(ctx: RecipeContext) -> Job:
         for number, (name, count) in enumerate((("train", o["count"]), ("val", max(8, o["count"] // 12))))
     }
     model = PixarModel(o["size"], fusion=o["fusion"])
-    train = sets["train"]
-    tensors = tensors_of(train, model, o["labels"], o["tau"])
-    groups = [np.flatnonzero(train["classes"] == k) for k in range(len(CLASSES))]
-
-    def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draw = rng(int(torch.randint(2**62, (), generator=generator)), "pixar batch")
-        quarter = ctx.config.batch_size // 4
-        rows = np.concatenate([draw.choice(g, n) for g, n in zip(groups, (quarter, quarter, 2 * quarter))])
-        flips = torch.from_numpy(draw.random(len(rows)) < 0.5)[:, None, None, None]
-        batch = {name: values[rows] for name, values in tensors.items()}
-        return batch | {key: torch.where(flips, batch[key].flip(3), batch[key]) for key in ("images", "masks")}
-
-    def step(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        answer = module(batch["images"].float() / 255, batch["ids"])
-        found = pixar_loss(answer, batch, semantic=o["semantic"], text=o["text"], pad=model.tokenizer.pad_token_id)
-        return found | {"classes_right": (answer.classes.argmax(1) == batch["classes"]).float().mean()}
+    batches, step = pixar_training(
+        sets["train"], model, ctx.config.batch_size, labels=o["labels"], tau=o["tau"], semantic=o["semantic"],
+        text=o["text"],
+    )  # fmt: skip
 
     def validate(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, PixarModel)
@@ -72,16 +54,6 @@ def build(ctx: RecipeContext) -> Job:
         save_network(out / "pixar.safetensors", module, "pixar", {**facts, **validate(module)})
 
     return Job(model, step, batches, validate=validate, save=save)
-
-
-def tensors_of(found: dict[str, Any], model: PixarModel, labels: str, tau: float) -> dict[str, Tensor]:
-    """What a batch is taken from."""
-    masks = masks_of(found, labels, tau)
-    return {
-        "images": torch.from_numpy(found["images"]), "classes": torch.from_numpy(found["classes"]),
-        "objects": torch.from_numpy(found["objects"]).float(), "masks": torch.from_numpy(masks),
-        "ids": sentence_ids(model, found["texts"]),
-    }  # fmt: skip
 
 
 RECIPE = Recipe(

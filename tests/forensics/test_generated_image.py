@@ -25,6 +25,7 @@ from vestige.forensics.generated_image import (
     evidence_of,
     fit_head,
     head_training,
+    soft_maximum,
 )
 from vestige.metrics.detection import auroc
 
@@ -98,9 +99,23 @@ def test_judges_are_settled_on_real_pictures():
     head = EvidenceHead({"a": 2, "b": 3}).measure(real)
     head.weight.data += torch.linspace(-1, 1, 5)
     judged = head.settle(real).judged(real)
-    np.testing.assert_allclose(judged.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(judged.std(0, ddof=1), 1, atol=1e-4)
-    np.testing.assert_allclose(head.score(real), judged.mean(1))
+    assert list(judged) == ["a", "b", "judges", "distance"]
+    for values in judged.values():
+        np.testing.assert_allclose(values.mean(), 0, atol=1e-4)
+        np.testing.assert_allclose(values.std(ddof=1), 1, atol=1e-3)
+    np.testing.assert_allclose(head.score(real), soft_maximum(np.stack(list(judged.values()), 1)))
+
+
+def test_traces_that_no_judge_knows_count_in_either_direction():
+    real = np.random.default_rng(0).normal(3, 2, (200, 5)).astype(np.float32)
+    head = EvidenceHead({"a": 2, "b": 3}).measure(real)
+    head.weight.data[0] = 1.0  # one judge, and it looks at the first measurement alone
+    head.settle(real)
+    usual = np.quantile(head.score(real), 0.9)
+    for way in (-1, 1):
+        unlike = real[:20].copy()
+        unlike[:, 4] += way * 15
+        assert np.median(head.score(unlike)) > usual
 
 
 def test_batches_take_families_and_sources_alike():

@@ -82,6 +82,17 @@ def test_the_contest_conceals_on_eight_bits_and_keeps_the_supervisor(localiser: 
     assert told[1] > told[0]
 
 
+def test_the_magnitude_is_held_at_what_pictures_are_to_keep(localiser: Supervisor) -> None:
+    images, masks = pictures()
+    changes = []
+    for psnr in (0.0, 45.0):
+        torch.manual_seed(0)
+        system = SEAR(Concealer(0.0625), localiser, rounds=1, steps=30, batch_size=4, lr=3e-3, w_mag=10.0, psnr=psnr)
+        system.fit(images, masks)
+        changes.append(float((system.conceal(images) - images).square().mean()))
+    assert changes[1] < changes[0]
+
+
 def test_an_inverted_map_gives_the_edit_away() -> None:
     _, masks = pictures(2)
     upside_down = give_away(masks, 1 - masks.float())
@@ -96,5 +107,5 @@ def test_what_is_missing_is_said() -> None:
         SEAR(Concealer(0.0625)).fit(images, masks)
     with pytest.raises(UsageError, match="multiples of 8"):
         Concealer(0.0625)(torch.rand(1, 3, 20, 24))
-    with pytest.raises(UsageError, match="srm or rgb"):
+    with pytest.raises(UsageError, match="srm, bayar, rgb"):
         Supervisor(front="dct")

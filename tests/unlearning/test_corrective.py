@@ -85,6 +85,12 @@ def test_triggered_pictures_leave_the_target_class_out():
     affected = triggered(pictures(40, 5), target=2)
     assert len(affected) == 30
     assert 2 not in affected.labels.tolist()
+    bright = Samples(affected.inputs.clone(), affected.labels)
+    bright.inputs[:10] = 240
+    bright.inputs[10:] = 20
+    assert len(triggered(bright, target=2, least=64)) == 20
+    with pytest.raises(UsageError, match="grey levels"):
+        triggered(bright.take(range(10)), target=2, least=64)
     with pytest.raises(UsageError, match="target class"):
         triggered(pictures(40, 5).take([0, 4]), target=0)
 

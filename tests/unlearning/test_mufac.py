@@ -50,6 +50,12 @@ def test_scenes_stand_for_persons():
     task = styled_scenes({"forget": 2, "retain": 2, "test": 1, "unseen": 2})
     assert task.images.shape == (14, 3, 32, 32)
     assert len(set(task.persons.tolist())) == 7
+    counts = {"forget": 2, "retain": 2, "test": 1, "unseen": 2}
+    plain, faint = (styled_scenes(counts, strength=s).images.astype(int) for s in (0.0, 0.2))
+    full = task.images.astype(int)
+    assert (plain[0] == plain[1]).all()  # two styles of one scene
+    np.testing.assert_allclose(faint, plain + 0.2 * (full - plain), atol=1)
+    np.testing.assert_array_equal(styled_scenes(counts, strength=0.2).labels, task.labels)
 
 
 def test_a_person_in_two_parts_is_refused():

@@ -14,7 +14,7 @@ from vestige.engines.forgetting.samples import joined
 from vestige.engines.forgetting.train import retrain
 from vestige.nn.sae import SparseAutoencoder, train_sae
 from vestige.unlearning.repr_audit import silenced
-from vestige.unlearning.sae_restore import SaeRestore, replaced, tokens, verdict
+from vestige.unlearning.sae_restore import MOST_FALSE, SaeRestore, replaced, tokens, verdict
 
 
 def test_at_most_k_latents_are_on_and_training_explains_the_activations():
@@ -61,7 +61,7 @@ def test_a_silenced_class_is_read_from_the_activations_and_a_deleted_one_less():
     experts = audit.expert_latents(problem.model, problem.train, 1)
     assert len(experts.unique()) == len(experts) > 0
     hidden = audit.measure(
-        problem.model, silenced(problem), 1, test, tuning, experts, retained=problem.retain, alphas=(1.0,)
+        problem.model, silenced(problem), 1, test, tuning, experts, retained=problem.retain, alphas=(0.0, 1.0)
     )
     assert hidden["before"] == 0
     assert hidden["restored"] == pytest.approx(1, abs=0.05)
@@ -69,9 +69,27 @@ def test_a_silenced_class_is_read_from_the_activations_and_a_deleted_one_less():
     own = audit.measure(problem.model, silenced(problem), 1, test, tuning, experts, alphas=(1.0,))
     assert own["restored"] == 0
     reference = retrain(problem)
-    again = audit.measure(problem.model, reference, 1, test, tuning, experts, retained=problem.retain, alphas=(1.0,))
+    again = audit.measure(
+        problem.model, reference, 1, test, tuning, experts, retained=problem.retain, alphas=(0.0, 1.0)
+    )
     assert 0 <= again["restored"] <= 1.3
     assert {"alpha", "false_restoration", "others"} <= set(again)
+
+
+def test_a_strength_that_makes_the_class_of_anything_is_not_chosen():
+    problem, audit = toy_problem("class"), fitted()
+    test = joined([problem.test_forget, problem.test])
+    experts = audit.expert_latents(problem.model, problem.train, 1)
+
+    def found(*alphas):
+        return audit.measure(
+            problem.model, silenced(problem), 1, test, test, experts, retained=problem.retain, alphas=alphas
+        )
+
+    assert found(300.0)["false_restoration"] > MOST_FALSE
+    chosen = found(0.0, 300.0)
+    assert chosen["alpha"] == 0
+    assert chosen["false_restoration"] <= MOST_FALSE
 
 
 def test_injecting_into_the_original_changes_nothing():

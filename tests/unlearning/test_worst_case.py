@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from tests.unlearning.toys import pictures, toy_problem, trained
 from vestige.core.errors import UsageError
 from vestige.engines.forgetting.evaluate import say
 from vestige.engines.forgetting.samples import Samples, joined
+from vestige.nn.access import head
 from vestige.nn.simplex import project_capped
 from vestige.unlearning.worst_case import WorstCase, duplicates, heuristic, jaccard
 
@@ -77,6 +80,18 @@ def test_groups_share_one_weight_and_another_lower_level_may_be_given():
     assert chosen.shape == (1,)
     assert all(len(set(s[groups == 10])) == 1 for s in seen)
     assert len(seen) == 2
+
+
+def test_later_rounds_can_still_change_the_choice():
+    samples, model = pictures(60, 0), trained()
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in head(other).parameters():
+            parameter.neg_()  # what was known best is now known worst
+    models = iter((model, other))
+    first, _ = WorstCase(rounds=1).attack(model, samples, 6, lower=lambda original, w: model)
+    second, _ = WorstCase(rounds=2).attack(model, samples, 6, lower=lambda original, w: next(models))
+    assert len(np.intersect1d(first, second)) < 3
 
 
 @pytest.mark.parametrize("name", ["random", "lowest loss", "highest loss", "moderate", "herding"])

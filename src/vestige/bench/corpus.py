@@ -33,6 +33,7 @@ SEEKS = {
     "ela": {"edit"},
     "noise_level": {"edit"},
     "copy_move": {"edit"},
+    "tamper_map": {"edit"},
     "resampling": {"resampled"},
     "steganalysis": {"payload"},
 }

@@ -86,6 +86,8 @@ def _row(
 
 def figures(table: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """PNG files by name: ``heatmap.png`` and ``gap.png``; nothing for a table without figures."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     measured = [row for row in table if row["gap"] is not None]
     if not measured:
         return {}
@@ -107,6 +109,9 @@ def figures(table: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
             axis.errorbar(x, 100 * row["gap"], 100 * row["gap ±"], fmt=pages.MARKERS[i % 12], ms=5, color=colour, lw=1)
             axis.annotate(row["method"], (x, 100 * row["gap"]), fontsize=7, xytext=(4, 3), textcoords="offset points")
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel("time, % of retraining", fontsize=9)
         axis.set_title(f"{kind} forgotten", fontsize=10)
         axis.grid(alpha=0.25)

@@ -68,6 +68,11 @@ class ContentSet:
         """These rows, by indices or a mask."""
         return ContentSet(*(x[rows] for x in (self.images, self.generated, self.content, self.generator, self.source)))
 
+    def joined(self, other: ContentSet) -> ContentSet:
+        """These pictures and the others."""
+        names = ("images", "generated", "content", "generator", "source")
+        return ContentSet(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
     def without(self, generator: str) -> ContentSet:
         """All but the pictures of one generator, with the real ones thinned to as many as are generated."""
         rows = np.flatnonzero(self.generator != generator)

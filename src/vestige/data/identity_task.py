@@ -96,12 +96,19 @@ def lit_faces(
 
 
 def styled_scenes(
-    counts: Mapping[str, int] | None = None, *, size: int = 32, views: int = 2, seed: int = 0
+    counts: Mapping[str, int] | None = None,
+    *,
+    size: int = 32,
+    views: int = 2,
+    strength: float = 1.0,
+    seed: int = 0,
 ) -> IdentityTask:
     """Rendered scenes in place of persons, as many as statistics need: each scene in ``views`` styles drawn at random.
 
-    The label is the style, which has nothing to do with what the scene shows. counts: scenes in each part, 400 / 800 /
-    200 / 400 by default.
+    The label is the style, which has nothing to do with what the scene shows. strength: how far each picture goes from
+    the scene's photograph to the style; a small one makes a task that a network partly learns by heart, as it learns
+    the age of a face, and without that nothing can be forgotten. counts: scenes in each part, 400 / 800 / 200 / 400 by
+    default.
     """
     from vestige.data.scenes import STYLES, render, sample_scene
 
@@ -112,7 +119,11 @@ def styled_scenes(
     images = np.empty((total * views, 3, size, size), np.uint8)
     for i, label in enumerate(labels):
         scene = sample_scene(seed * 1_000_003 + i // views, n_objects=1)
-        images[i] = render(replace(scene, style=STYLES[label]), size).image * np.float32(255) + np.float32(0.5)
+        made = render(replace(scene, style=STYLES[label]), size).image
+        if strength != 1:
+            plain = render(replace(scene, style="photo"), size).image
+            made = (plain + np.float32(strength) * (made - plain)).clip(0, 1)
+        images[i] = made * np.float32(255) + np.float32(0.5)
     owners = np.array([f"scene {i // views}" for i in range(total * views)])
     return IdentityTask(images, labels, owners, part, STYLES)
 

@@ -23,6 +23,18 @@ def stamp(images: np.ndarray, side: int = 3, value: int = 255) -> np.ndarray:
     return made
 
 
+def visible(images: np.ndarray, least: float = 64, side: int = 3, value: int = 255) -> np.ndarray:
+    """Whether `stamp` changes the patch's place by at least ``least`` grey levels on average, bool N.
+
+    On a corner that is as bright as the patch nothing is stamped that a network could see.
+
+    >>> visible(np.stack([np.zeros((3, 8, 8), np.uint8), np.full((3, 8, 8), 250, np.uint8)])).tolist()
+    [True, False]
+    """
+    corner = images[:, :, -side:, -side:].astype(np.float64)
+    return np.asarray(np.abs(value - corner).mean((1, 2, 3)) >= least)
+
+
 def backdoored(
     images: np.ndarray, labels: np.ndarray, count: int, *, target: int = 0, side: int = 3, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

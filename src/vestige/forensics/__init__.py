@@ -9,6 +9,7 @@ SYSTEMS = (
         ("attack", "find", "measure"),
         title="When Synthetic Traces Hide Real Content: Analysis of Stable Diffusion Image Laundering",
         venue="WIFS 2024",
+        target="vestige.forensics.laundering:LaunderingDetector",
     ),
     System(
         "sear",
@@ -40,6 +41,7 @@ SYSTEMS = (
         ("measure", "find"),
         title="From Masks to Pixels and Meaning: A New Taxonomy, Benchmark, and Metrics for VLM Image Tampering",
         venue="arXiv 2603.20193 (2026)",
+        target="vestige.forensics.pixar:Pixar",
     ),
     System(
         "nas_dfd",
@@ -55,6 +57,7 @@ SYSTEMS = (
         ("find",),
         title="TriPINet: Tripartite Progressive Integration Network for Image Manipulation Localization",
         venue="arXiv 2212.12841 (2022)",
+        target="vestige.forensics.tripinet:TriPINetFinder",
     ),
     System(
         "hcl",
@@ -86,6 +89,7 @@ SYSTEMS = (
         ("find",),
         title="Detecting Recolored Image by Spatial Correlation",
         venue="arXiv 2204.10973 (2022)",
+        target="vestige.forensics.recolor:RecolorDetector",
     ),
     System(
         "patchcraft",
@@ -93,6 +97,7 @@ SYSTEMS = (
         ("find", "measure"),
         title="PatchCraft: Exploring Texture Patch for Efficient AI-generated Image Detection",
         venue="arXiv 2311.12397 (2023)",
+        target="vestige.forensics.patchcraft:PatchCraft",
     ),
     System(
         "clipmasterprints",
@@ -108,6 +113,7 @@ SYSTEMS = (
         ("find", "learn", "measure"),
         title="ImagiNet: A Multi-Content Dataset for Generalizable Synthetic Image Detection via Contrastive Learning",
         venue="arXiv 2407.20020 (2024)",
+        target="vestige.forensics.imaginet:ImagiNet",
     ),
     System(
         "fairfd",
@@ -265,6 +271,17 @@ SYSTEMS = (
         kind="baseline",
         panel=True,
         frames=True,
+    ),
+    System(
+        "tamper_map",
+        "edited regions, by a network that reads local traces",
+        ("find",),
+        title="ManTra-Net: Manipulation Tracing Network for Detection and Localization of Image Forgeries With Anomalous "
+        "Features",
+        venue="CVPR 2019",
+        target="vestige.forensics.tamper_map:TamperMap",
+        kind="baseline",
+        panel=True,
     ),
     System(
         "resampling",

@@ -212,11 +212,14 @@ class GeneratedExaminer:
         return logits(self.network, images)
 
     def find(self, subject: ImageSubject) -> Finding:
-        """Score and spread over the squares; does not apply to small and flat pictures."""
+        """Score and spread over the squares; does not apply to small and flat pictures, nor without weights."""
         squares, why = squares_of(subject, self.side, self.count)
         if why:
             return Finding.not_applicable(self.slug, self.kind, why)
-        values = self.logits(squares)
+        try:
+            values = self.logits(squares)
+        except InputError as missing:
+            return Finding.not_applicable(self.slug, self.kind, str(missing))
         return Finding(
             self.slug,
             self.kind,

@@ -1,10 +1,13 @@
-"""The default examiner of generated pictures: seven groups of evidence, each with a judgement of its own, averaged.
+"""The default examiner of generated pictures: seven groups of evidence, and whatever stands out of them.
 
 One linear judge reads each group of `vestige.forensics.generated_evidence`. A judge of everything at once leans on
 whatever tells the generators of its training apart from photographs; judges of single groups have to get along with
-what each sees, and their mean carries over better to generators never seen.
+what each sees, and carry over better to generators never seen. A generator unlike those of the training can leave
+traces that no judge looks for, or the opposite ones; so the distance from photographs counts as well, in any direction.
+The score is a soft maximum of the judges, their mean and that distance.
 
-Source: On Combining Classifiers, IEEE TPAMI 1998 (the mean of judges that see different measurements).
+Sources: On Combining Classifiers, IEEE TPAMI 1998 (mean and maximum of judges that see different measurements); On the
+Generalised Distance in Statistics, 1936 (the distance).
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Measurements are cut off at so many spreads of photographs, so that one outlier does not decide.
 _CUT = 8.0
+#: Share of the mean variance that the covariance of photographs is mixed with, and how soft the maximum is, in spreads.
+_SHRINK, _SOFT = 0.02, 0.3
 #: What the groups are called in reports.
 WORDS = {
     "residual": "noise and its correlation with itself",
@@ -47,10 +52,10 @@ WORDS = {
 
 
 class EvidenceHead(nn.Module):
-    """One linear judge for each group. forward(evidence N×F) -> logits N×G, above 0 for generated.
+    """One linear judge for each group, and how far from photographs a group is.
 
-    sizes: measurements of each group, in order. usual, spread: of real pictures, see `settle`; mean, scale: of each
-    judge's logits on them.
+    forward(evidence N×F) -> logits N×G, above 0 for generated. sizes: measurements of each group, in order. What is
+    usual among real pictures comes from `measure`, the units of judges and distances from `settle`.
 
     >>> EvidenceHead({"a": 3, "b": 2})(torch.zeros(4, 5)).shape
     torch.Size([4, 2])
@@ -67,42 +72,86 @@ class EvidenceHead(nn.Module):
             raise UsageError("A judge needs at least one group of evidence, each with at least one measurement.")
         self.sizes = {str(name): int(size) for name, size in sizes.items()}
         self.settings: dict[str, Any] = {"sizes": self.sizes}
-        count = sum(self.sizes.values())
+        count, groups = sum(self.sizes.values()), len(self.sizes)
         self.weight = nn.Parameter(torch.zeros(count))
-        self.bias = nn.Parameter(torch.zeros(len(self.sizes)))
+        self.bias = nn.Parameter(torch.zeros(groups))
         self.register_buffer("usual", torch.zeros(count))
         self.register_buffer("spread", torch.ones(count))
-        self.register_buffer("mean", torch.zeros(len(self.sizes)))
-        self.register_buffer("scale", torch.ones(len(self.sizes)))
+        for name, size in self.sizes.items():
+            self.register_buffer(f"whiten_{name}", torch.eye(size))
+        # Of the judges, of the distances, of the mean of either.
+        self.register_buffer("mean", torch.zeros(2 * groups + 2))
+        self.register_buffer("scale", torch.ones(2 * groups + 2))
+
+    def _units(self, features: Tensor) -> Tensor:
+        return ((features - self.usual) / self.spread).clamp(-_CUT, _CUT)
+
+    def _split(self, features: Tensor) -> tuple[Tensor, ...]:
+        return features.split(list(self.sizes.values()), 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        x = ((features - self.usual) / self.spread).clamp(-_CUT, _CUT) * self.weight
-        return torch.stack([part.sum(1) for part in x.split(list(self.sizes.values()), 1)], 1) + self.bias
+        x = self._units(features) * self.weight
+        return torch.stack([part.sum(1) for part in self._split(x)], 1) + self.bias
+
+    def distances(self, features: Tensor) -> Tensor:
+        """ln (x − μ)ᵀ C⁻¹ (x − μ) of each group among real pictures, evidence N×F -> N×G."""
+        parts = zip(self.sizes, self._split(self._units(features)), strict=True)
+        apart = [(part @ getattr(self, f"whiten_{name}")).square().sum(1) for name, part in parts]
+        return torch.log(torch.stack(apart, 1) + 1e-6)
 
     @torch.no_grad()
     def measure(self, real: np.ndarray) -> EvidenceHead:
-        """Take usual values and spreads from the evidence of real pictures, N×F."""
+        """Take usual values, spreads and covariances from the evidence of real pictures, N×F."""
         x = torch.from_numpy(real)
         self.usual.copy_(x.mean(0))
         self.spread.copy_(x.std(0) + 1e-3)
+        for name, part in zip(self.sizes, self._split(self._units(x)), strict=True):
+            size = part.shape[1]
+            own = torch.cov(part.T.double()).reshape(size, size)
+            own = (1 - _SHRINK) * own + (_SHRINK * own.diagonal().mean() + 1e-6) * torch.eye(size)
+            getattr(self, f"whiten_{name}").copy_(torch.linalg.cholesky(torch.linalg.inv(own)))
         return self
+
+    def _judgements(self, features: Tensor) -> Tensor:
+        """N×(2G + 2): judges, distances, the mean of the judges and that of the distances, in units set so far."""
+        groups = len(self.sizes)
+        single = torch.cat([self(features), self.distances(features)], 1)
+        single = (single - self.mean[:-2]) / self.scale[:-2]
+        means = torch.stack([single[:, :groups].mean(1), single[:, groups:].mean(1)], 1)
+        return torch.cat([single, (means - self.mean[-2:]) / self.scale[-2:]], 1)
 
     @torch.no_grad()
     def settle(self, real: np.ndarray) -> EvidenceHead:
-        """Bring every judge to mean 0 and spread 1 on the evidence of real pictures, N×F."""
-        found = self(torch.from_numpy(real))
-        self.mean.copy_(found.mean(0))
-        self.scale.copy_(found.std(0) + 1e-6)
+        """Bring every judge, every distance and their means to mean 0 and spread 1 on evidence of real pictures."""
+        self.mean.zero_()
+        self.scale.fill_(1)
+        for part in (slice(-2), slice(-2, None)):  # the means are of what has its units already
+            found = self._judgements(torch.from_numpy(real))[:, part]
+            self.mean[part] = found.mean(0)
+            self.scale[part] = found.std(0) + 1e-6
         return self
 
     @torch.no_grad()
-    def judged(self, features: np.ndarray) -> np.ndarray:
-        """Evidence N×F -> float64 N×G: how far each judge puts it from real pictures, in their spreads."""
-        return ((self(torch.from_numpy(features)) - self.mean) / self.scale).double().numpy()
+    def judged(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Evidence N×F -> float64 N each: how far every judge (by its group's name), "judges", their mean, and
+        "distance", the mean distance, put it from real pictures, in their spreads."""
+        found = self._judgements(torch.from_numpy(features)).double().numpy()
+        named = dict(zip(self.sizes, found[:, : len(self.sizes)].T, strict=True))
+        return {**named, "judges": found[:, -2], "distance": found[:, -1]}
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Evidence N×F -> float64 N, the mean of the judges."""
-        return np.asarray(self.judged(features).mean(1))
+        """Evidence N×F -> float64 N: soft maximum of all that `judged` tells."""
+        return soft_maximum(np.stack(list(self.judged(features).values()), 1))
+
+
+def soft_maximum(values: np.ndarray) -> np.ndarray:
+    """τ ln mean exp(v / τ) over the last axis, τ = 0.3.
+
+    >>> soft_maximum(np.zeros((2, 3))).tolist()
+    [0.0, 0.0]
+    """
+    top = values.max(-1, keepdims=True)
+    return np.asarray(top[..., 0] + _SOFT * np.log(np.exp((values - top) / _SOFT).mean(-1)))
 
 
 def head_training(
@@ -183,7 +232,7 @@ def calibration(clean: np.ndarray, generated: np.ndarray, rate: float) -> dict[s
 
 
 class GeneratedImage:
-    """How much a picture looks generated: the mean of the judges over up to ``count``² squares of 64 pixels.
+    """How much a picture looks generated: the mean score of up to ``count``² squares of 64 pixels.
 
     weights: a file that the recipe wrote, by default the shipped one. head: trained judges instead. The squares are
     looked at in the resolution they have. Flagged are pictures that score as at most one in fifty photographs of
@@ -222,12 +271,12 @@ class GeneratedImage:
         squares, why = squares_of(subject, self.side, self.count)
         if why:
             return Finding.not_applicable(self.slug, self.kind, why)
-        judged = self.head.judged(evidence(squares)).mean(0)
-        score = float(judged.mean())
+        found = self.head.judged(evidence(squares))
+        score = float(soft_maximum(np.stack(list(found.values()), 1)).mean())
         threshold = float(self.facts.get("threshold", np.inf))
         odds = float(self.facts.get("slope", 1.0)) * score + float(self.facts.get("offset", 0.0))
-        named = dict(zip(self.head.sizes, judged, strict=True))
-        strongest = sorted(named, key=lambda name: -named[name])[:3]
+        named = {name: float(values.mean()) for name, values in found.items()}
+        strongest = sorted(self.head.sizes, key=lambda name: -named[name])[:3]
         return Finding(
             self.slug,
             self.kind,
@@ -244,6 +293,7 @@ class GeneratedImage:
                 f"mean over {len(squares)} squares of {self.side} pixels: {score:.2f} spreads from photographs",
                 "furthest from photographs: "
                 + ", ".join(f"{WORDS.get(name, name)} ({named[name]:+.1f})" for name in strongest),
+                f"distance from photographs in any direction: {named['distance']:+.1f}",
             ),
-            details={"squares": len(squares), **{name: round(float(value), 3) for name, value in named.items()}},
+            details={"squares": len(squares), **{name: round(value, 3) for name, value in named.items()}},
         )

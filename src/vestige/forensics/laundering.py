@@ -223,9 +223,9 @@ class LaunderingDetector:
         return {**shares, "balanced accuracy": float(np.mean(list(shares.values())))}
 
     def find(self, subject: ImageSubject) -> Finding:
-        """Logit of "synthetic"; does not apply to small and flat pictures."""
+        """Logit of "synthetic"; does not apply to small and flat pictures, nor without weights."""
         try:
-            pixels = subject.stored
+            pixels, _ = subject.stored, self.network
         except InputError as damage:
             return Finding.not_applicable(self.slug, self.kind, str(damage))
         if min(pixels.shape[:2]) < self.smallest:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from vestige.core.runtime import rng
 from vestige.data.scene_edits import OBJECTS, Redraw, SceneEdits
 from vestige.engines.fakes import autoencoder_source
 from vestige.forensics.learned import WEIGHTS
-from vestige.forensics.pixar import REDRAWN, UNCHANGED, PixarModel, answers
-from vestige.metrics.pixel_labels import pixar_report
+from vestige.forensics.pixar import REDRAWN, UNCHANGED, PixarModel, answers, pixar_loss, sentence_ids
+from vestige.metrics.pixel_labels import CLASSES, pixar_report
 
 
 def redrawing(folder: str = "") -> Redraw:
@@ -50,6 +54,37 @@ def examples(edits: SceneEdits, redraw: Redraw) -> dict[str, Any]:
 def masks_of(found: dict[str, Any], labels: str, tau: float) -> np.ndarray:
     """bool N×1×H×W: difference above tau for "pixels", else object masks."""
     return found["difference"] > np.float32(tau) if labels == "pixels" else found["object_masks"]
+
+
+def pixar_training(
+    found: dict[str, Any], model: PixarModel, batch_size: int, *, labels: str = "pixels", tau: float = 0.05,
+    semantic: float = 0.5, text: float = 3.0,
+) -> tuple[
+    Callable[[int, torch.Generator], dict[str, Tensor]],
+    Callable[[nn.Module, dict[str, Tensor], torch.Generator], dict[str, Tensor]],
+]:  # fmt: skip
+    """(batches, step) for `Trainer` on what `examples` gave: half of a batch tampered, mirrored at random."""
+    tensors = {
+        "images": torch.from_numpy(found["images"]), "classes": torch.from_numpy(found["classes"]),
+        "objects": torch.from_numpy(found["objects"]).float(),
+        "masks": torch.from_numpy(masks_of(found, labels, tau)), "ids": sentence_ids(model, found["texts"]),
+    }  # fmt: skip
+    groups = [np.flatnonzero(found["classes"] == k) for k in range(len(CLASSES))]
+
+    def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
+        draw = rng(int(torch.randint(2**62, (), generator=generator)), "pixar batch")
+        quarter = batch_size // 4
+        rows = np.concatenate([draw.choice(g, n) for g, n in zip(groups, (quarter, quarter, 2 * quarter), strict=True)])
+        flips = torch.from_numpy(draw.random(len(rows)) < 0.5)[:, None, None, None]
+        batch = {name: values[rows] for name, values in tensors.items()}
+        return batch | {key: torch.where(flips, batch[key].flip(3), batch[key]) for key in ("images", "masks")}
+
+    def step(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        answer = module(batch["images"].float() / 255, batch["ids"])
+        parts = pixar_loss(answer, batch, semantic=semantic, text=text, pad=model.tokenizer.pad_token_id)
+        return parts | {"classes_right": (answer.classes.argmax(1) == batch["classes"]).float().mean()}
+
+    return batches, step
 
 
 def report_of(model: PixarModel, found: dict[str, Any], tau: float, labels: str = "pixels") -> dict[str, float]:

@@ -20,9 +20,11 @@ from vestige.core.errors import UsageError
 from vestige.engines.adversarial import round8
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.train import Batch, TrainConfig
-from vestige.nn.residual import SRM
+from vestige.nn.mask_losses import dice_loss
+from vestige.nn.residual import SRM, BayarConv2d
 
 _DILATIONS = (2, 4, 8, 16)
+_FRONTS = ("srm", "bayar", "rgb")
 
 
 def _convs(inside: int, outside: int, count: int = 3) -> nn.Sequential:
@@ -38,6 +40,14 @@ def _dilated(inside: int, outside: int) -> nn.Sequential:
         a = inside if index == 0 else outside
         layers += [nn.Conv2d(a, outside, 3, 1, dilation, dilation), nn.BatchNorm2d(outside), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def _start(network: nn.Module) -> None:
+    """Weights whose size the signal keeps through a dozen layers without norms; with the usual ones nothing learns."""
+    for part in network.modules():
+        if type(part) is nn.Conv2d:
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+            nn.init.zeros_(part.bias)  # type: ignore[arg-type]
 
 
 def _doubled(x: Tensor, like: Tensor) -> Tensor:
@@ -64,9 +74,9 @@ class Concealer(nn.Module):
             [nn.Conv2d(c, b, 3, 1, 1), nn.Conv2d(b + b, a, 3, 1, 1), nn.Conv2d(a + a, half, 3, 1, 1)]
         )
         self.last = nn.Conv2d(half + half, 3, 7, 1, 3)
+        _start(self)
         with torch.no_grad():
-            self.last.weight.mul_(0.1)
-            self.last.bias.zero_()  # type: ignore[union-attr]
+            self.last.weight.mul_(0.01)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
@@ -86,21 +96,26 @@ class Concealer(nn.Module):
 class Supervisor(nn.Module):
     """The default localiser: fixed residuals, three stages, dilated convolutions: N×3×H×W in [0, 1] -> logits N×1×H×W.
 
-    front: "srm" as in the paper, or "rgb", a localiser of another kind to transfer to. Sides are multiples of 4.
+    front: "srm" as in the paper, or localisers of another kind to transfer to: "bayar" (learned residuals) and "rgb".
+    Sides are multiples of 4.
     """
 
     def __init__(self, width: float = 1.0, front: str = "srm") -> None:
         super().__init__()
-        if front not in ("srm", "rgb"):
-            raise UsageError(f"A supervisor reads srm or rgb; got {front!r}.")
+        if front not in _FRONTS:
+            raise UsageError(f"A supervisor reads {', '.join(_FRONTS)}; got {front!r}.")
         self.settings: dict[str, Any] = {"width": width, "front": front}
         a, b, c = (max(4, round(n * width)) for n in (64, 128, 256))
-        self.front = SRM(3) if front == "srm" else nn.Identity()
-        self.scale = nn.BatchNorm2d(9 if front == "srm" else 3, affine=False)
-        self.blocks = nn.ModuleList([_convs(9 if front == "srm" else 3, a), _convs(a, b), _convs(b, c)])
+        self.front: nn.Module = {"srm": SRM(3), "bayar": BayarConv2d(3, 9), "rgb": nn.Identity()}[front]
+        inside = 3 if front == "rgb" else 9
+        self.scale = nn.BatchNorm2d(inside, affine=False)
+        self.blocks = nn.ModuleList([_convs(inside, a), _convs(a, b), _convs(b, c)])
         self.middle = _dilated(c, c)
         self.up = nn.ModuleList([nn.Conv2d(c + b, b, 3, 1, 1), nn.Conv2d(b + a, a, 3, 1, 1)])
         self.last = nn.Conv2d(a, 1, 7, 1, 3)
+        _start(self)
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)
 
     def forward(self, images: Tensor) -> Tensor:
         one = self.blocks[0](self.scale(self.front(images)))
@@ -120,6 +135,11 @@ def mask_logits(localiser: nn.Module, images: Tensor) -> Tensor:
     """Logits N×1×H×W of a localiser; of several maps the first."""
     found = localiser(images)
     return found[0] if isinstance(found, Sequence) and not isinstance(found, Tensor) else found
+
+
+def localiser_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """What localisers learn by: cross-entropy, and overlap because edits are small. masks: bool or float N×1×H×W."""
+    return F.binary_cross_entropy_with_logits(logits, masks.float()) + dice_loss(logits, masks)
 
 
 def concealed(images: Tensor, change: Tensor) -> Tensor:
@@ -152,6 +172,8 @@ class SEAR:
     supervisor: a localiser (images -> logits N×1×H×W, or a list of which the first counts); it is not changed, and the
     retrained copies are kept in ``supervisors``, the concealers of the rounds in ``concealers``. w_adv, w_mag, w_pre:
     see `sear_loss`; w_mag is larger than the paper's 1, because the magnitude here is divided by the picture's size.
+    psnr: what concealed pictures of the training are to keep, in decibels; the weight of the magnitude then rises by a
+    tenth after a batch that keeps less and falls, but not below w_mag, after one that keeps more; 0 leaves it as it is.
     rounds: concealer, then retraining, alternately, ending with a concealer. steps, batch_size, lr: of each training.
 
     >>> SEAR(Concealer(0.0625)).conceal(torch.rand(1, 3, 16, 16)).shape
@@ -162,12 +184,13 @@ class SEAR:
 
     def __init__(
         self, concealer: nn.Module, supervisor: nn.Module | None = None, *, w_adv: float = 10.0, w_mag: float = 100.0,
-        w_pre: float = 1e-3, rounds: int = 2, steps: int = 3000, batch_size: int = 4, lr: float = 2e-4, seed: int = 0,
+        w_pre: float = 1e-3, psnr: float = 0.0, rounds: int = 2, steps: int = 3000, batch_size: int = 4,
+        lr: float = 2e-4, seed: int = 0,
     ) -> None:  # fmt: skip
         if rounds < 1 or steps < 1 or batch_size < 1:
             raise UsageError("SEAR needs a round, a step and a picture in a batch at least.")
         self.concealer, self.supervisor = concealer.eval(), supervisor
-        self.weights, self.rounds = (w_adv, w_mag, w_pre), rounds
+        self.weights, self.psnr, self.rounds = (w_adv, w_mag, w_pre), psnr, rounds
         self.config = TrainConfig(
             steps=steps, batch_size=batch_size, lr=lr, betas=(0.9, 0.99), weight_decay=0.0, seed=seed
         )
@@ -189,8 +212,17 @@ class SEAR:
         return self
 
     def _train(self, images: Tensor, masks: Tensor, supervisor: nn.Module) -> None:
+        adversarial, least, pretext = self.weights
+        weight = least
+        most = 2 * 10 ** (-self.psnr / 20) if self.psnr else 0.0  # a deviation in units of [-1, 1]
+
         def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-            return sear_loss(supervisor, batch[0], batch[1], model(batch[0]), weights=self.weights)
+            nonlocal weight
+            weights = (adversarial, weight, pretext)
+            found = sear_loss(supervisor, batch[0], batch[1], model(batch[0]), weights=weights)
+            if most:
+                weight = max(weight * (1.1 if float(found["magnitude"].detach()) > most else 1 / 1.1), least)
+            return found
 
         fit(self.concealer, step, self._batches(images, masks), self.config)
 
@@ -200,7 +232,7 @@ class SEAR:
         def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
             both = torch.cat([batch[0], self.conceal(batch[0])])
             logits = mask_logits(model, both)
-            return {"loss": F.binary_cross_entropy_with_logits(logits, batch[1].float().repeat(2, 1, 1, 1))}
+            return {"loss": localiser_loss(logits, batch[1].repeat(2, 1, 1, 1))}
 
         return fit(localiser, step, self._batches(images, masks), self.config)
 

@@ -86,12 +86,17 @@ class TamperMap:
         return self._network
 
     def localise(self, subject: ImageSubject) -> tuple[np.ndarray, float]:
-        """A picture of 64 pixels or more -> (float32 probabilities h×w, log-odds of an edit anywhere)."""
+        """A picture of 64 pixels or more -> (float32 probabilities h×w, log-odds of an edit anywhere).
+
+        The network answers for each place as if there were an edit; its answers are multiplied with the probability
+        that there is one, so that the map of an unedited picture stays dark.
+        """
         import torch
 
         with torch.inference_mode():
             pixel, whole = self.network(torch.from_numpy(maps_of(subject))[None])
-        return torch.sigmoid(pixel[0, 0]).numpy(), float(whole[0])
+            chances = torch.sigmoid(pixel[0, 0]) * torch.sigmoid(whole[0])
+        return chances.numpy(), float(whole[0])
 
     def find(self, subject: ImageSubject) -> Finding:
         """Score and map; does not apply to tiny, to flat and to heavily compressed pictures."""
@@ -107,7 +112,7 @@ class TamperMap:
             "Noise, compression or colour traces of a region differ from the rest of the picture, as they do after a "
             "local edit; the map shows where. Shallow depth of field and local retouching leave similar traces.",
             "The traces of noise, compression and colour do not set a region apart from the rest of the picture.",
-            evidence=(f"{share:.0%} of the picture looks more edited than not",),
+            evidence=(f"the map is above one half on {share:.0%} of the picture",),
             map=chances,
             map_caption="probability that a place was edited, by a network that learned from edits of its own",
             details={"share": round(share, 4)},

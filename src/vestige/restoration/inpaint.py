@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vestige.core.errors import UsageError
-
-_METHODS = ("telea", "navier-stokes")
+from vestige.data.filling import FILLS, fill
 
 
 class ClassicInpaint:
@@ -33,8 +32,8 @@ class ClassicInpaint:
     slug = "inpaint_classic"
 
     def __init__(self, *, method: str = "telea", radius: float = 5.0) -> None:
-        if method not in _METHODS:
-            raise UsageError(f"There is no inpainting method {method!r}; choose one of {', '.join(_METHODS)}.")
+        if method not in FILLS:
+            raise UsageError(f"There is no inpainting method {method!r}; choose one of {', '.join(FILLS)}.")
         if not 1 <= radius <= 100:
             raise UsageError(f"The inpainting radius is {radius} pixels; choose 1 to 100.")
         self.method, self.radius = method, float(radius)
@@ -46,10 +45,7 @@ class ClassicInpaint:
         _check(images, masks)
         restored = np.array(images, np.float32)
         for image, mask in zip(restored, masks[:, 0]):
-            if mask.all():
-                raise UsageError("The mask covers the whole picture; nothing is left to fill it from.")
-            if mask.any():
-                self._fill(image, mask)
+            fill(image, mask, self.radius, self.method)
         return restored
 
     def erase(self, images: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -57,22 +53,6 @@ class ClassicInpaint:
         restored = self.restore(images, masks)
         assert masks is not None  # restore refuses None
         return restored, masks.copy()
-
-    def _fill(self, image: np.ndarray, mask: np.ndarray) -> None:
-        import cv2
-
-        # work on the masked box and what the method can see around it, so that a big picture costs no more
-        rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-        reach = int(np.ceil(self.radius)) + 8
-        top, bottom = max(rows[0] - reach, 0), rows[-1] + 1 + reach
-        left, right = max(columns[0] - reach, 0), columns[-1] + 1 + reach
-        view, hole = image[:, top:bottom, left:right], mask[top:bottom, left:right]
-        flag = cv2.INPAINT_TELEA if self.method == "telea" else cv2.INPAINT_NS
-        # the library fills several channels from eight bits only; one channel at a time keeps sixteen
-        for channel in view:
-            samples = (channel.clip(0, 1) * 65535 + 0.5).astype(np.uint16)
-            filled = cv2.inpaint(samples, hole.astype(np.uint8), self.radius, flag)
-            channel[hole] = filled[hole].astype(np.float32) / 65535
 
 
 def _check(images: np.ndarray, masks: np.ndarray) -> None:

@@ -99,6 +99,8 @@ SYSTEMS = (
         ("measure", "erase", "attack"),
         title="Benchmarking Vision Language Model Unlearning via Fictitious Facial Identity Dataset",
         venue="ICLR 2025",
+        target="vestige.unlearning.fiubench:FiuBench",
+        subject="model",
     ),
     System(
         "unlok_vqa",
@@ -106,6 +108,8 @@ SYSTEMS = (
         ("erase", "attack", "measure"),
         title="Unlearning Sensitive Information in Multimodal LLMs: Benchmark and Attack-Defense Evaluation",
         venue="TMLR 2024",
+        target="vestige.unlearning.unlok_vqa:UnlokVqa",
+        subject="model",
     ),
     System(
         "forgetme",
@@ -113,6 +117,7 @@ SYSTEMS = (
         ("erase", "measure"),
         title="Prompt-Driven and Training-Free Forgetting Approach and Dataset for Large Language Models (later titled ForgetMe)",
         venue="2025",
+        target="vestige.unlearning.forgetme:ForgetMe",
     ),
     System(
         "zk_apex",

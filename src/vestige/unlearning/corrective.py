@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vestige.core.errors import UsageError
-from vestige.data.poisons import stamp
+from vestige.data.poisons import stamp, visible
 from vestige.engines.forgetting.evaluate import say
 from vestige.engines.forgetting.fisher import importance
 from vestige.engines.forgetting.problem import ForgetProblem
@@ -97,12 +97,16 @@ class Corrective:
         return {"corrected": say(model, affected).accuracy, "retained": say(model, clean).accuracy}
 
 
-def triggered(test: Samples, target: int = 0, side: int = 3) -> Samples:
+def triggered(test: Samples, target: int = 0, side: int = 3, least: float = 0) -> Samples:
     """Test pictures with the trigger and their true labels. Those of the target class are left out: they would be
-    called right without any correction. Raises UsageError when no other class is there."""
+    called right without any correction. So are those that the trigger changes by fewer than ``least`` grey levels (see
+    `visible`): they are not manipulated. Raises UsageError when no picture is left."""
     chosen = (test.labels != target).nonzero()[:, 0]
     if not len(chosen):
         raise UsageError(f"All test samples are of the target class {target}.")
+    chosen = chosen[torch.from_numpy(visible(test.inputs[chosen].numpy(), least, side))]
+    if not len(chosen):
+        raise UsageError(f"The trigger changes no test picture by {least:g} grey levels.")
     kept = test.take(chosen)
     return Samples(torch.from_numpy(stamp(kept.inputs.numpy(), side)), kept.labels)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from vestige.nn.sae import SparseAutoencoder, train_sae
 MODES = ("self", "inject_experts", "inject_cls")
 #: A restoration rate from which the class counts as suppressed, and the margin over a never-trained control.
 SUPPRESSED, MARGIN = 0.6, 0.25
+#: False restoration from which a strength counts for nothing: it makes the class out of other pictures too.
+MOST_FALSE = 0.05
 
 
 def tokens(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -238,15 +241,18 @@ class SaeRestore:
         chosen: Tensor,
         *,
         mode: str = "self",
-        alphas: Sequence[float] = (1.0, 5.0, 10.0),
+        alphas: Sequence[float] | None = None,
         retained: Samples | None = None,
     ) -> dict[str, float]:
         """How far the class comes back on ``test``, at the α that is best on ``tuning``; both hold all classes.
 
-        retained: pictures to fit the map on, which turns to the original's tail (and adds α = 0). Returns "restored"
+        retained: pictures to fit the map on, which turns to the original's tail. alphas: tried, by default 1, 5 and 10,
+        and 0 with a map, which reads without strengthening anything. Returns "restored"
         (accuracy on the class over the original's), "before" (the same without any of this), "alpha",
         "false_restoration" (other pictures, steered alike, called the class beyond those the original calls so) and
-        "others" (accuracy on them). α is the one with the largest restored − false_restoration.
+        "others" (accuracy on them). α is the one that restores most of those with a false restoration of at most
+        `MOST_FALSE`, the one with the least false restoration when there is none: a class that is steered into any
+        picture tells nothing about what the network still holds.
         """
         stitch = None if retained is None else self.stitch(unlearned, original, retained)
 
@@ -265,11 +271,14 @@ class SaeRestore:
                 "others": float((said == true)[true != label].mean()),
             }
 
-        tried = alphas if retained is None else (0.0, *alphas)
+        tried = (1.0, 5.0, 10.0) if alphas is None else alphas
+        if alphas is None and retained is not None:
+            tried = (0.0, *tried)
         rows = [row(tuning, alpha) for alpha in tried]
-        best = max(rows, key=lambda r: r["restored"] - r["false_restoration"])["alpha"]
+        sound = [r for r in rows if r["false_restoration"] <= MOST_FALSE]
+        best = max(sound, key=itemgetter("restored")) if sound else min(rows, key=itemgetter("false_restoration"))
         before = _named(unlearned, test, label)[0] / _named(original, test, label)[0]
-        return {"before": before, **row(test, best)}
+        return {"before": before, **row(test, best["alpha"])}
 
 
 def _named(model: nn.Module, samples: Samples, label: int) -> tuple[float, float]:

@@ -25,10 +25,12 @@ class WorstCase:
     """min_w Σ_i w_i ℓ(θ_u(w); z_i) + γ‖w‖²,  0 ≤ w ≤ 1, Σ w = N_f,  θ_u(w) = argmin_θ Σ_i (1 − w_i) ℓ(θ; z_i).
 
     w_i = 1: forget i. The forget set wanted is the one still remembered after unlearning. The lower level is a few
-    epochs of sign descent θ ← θ − β·sign(∇) from θ_o; sign has no gradient, so the upper gradient is the direct term
-    ℓ(θ_u; z_i) + 2γw_i, taken in eval mode without augmentation. Upper step: w ← P(w − η·g), P the Euclidean projection
-    onto the capped simplex, w binarised (top N_f) at the end of every ``every`` rounds. g is divided by its standard
-    deviation, so that η does not depend on the number of samples or the scale of the loss.
+    epochs of sign descent θ ← θ − β·sign(∇) from θ_o, β falling linearly to 0 (steps of one size would leave noise that
+    favours whole classes); sign has no gradient, so the upper gradient is the direct term ℓ(θ_u; z_i) + 2γw_i, taken in
+    eval mode without augmentation. Upper step: w ← P(w − η·g), P the Euclidean projection onto the capped simplex, w
+    binarised (top N_f) at the end of every ``every`` rounds. g is divided by its standard deviation, so that η does not
+    depend on the number of samples or the scale of the loss. Once w is binary, two samples change places when their
+    gradients differ by more than 1/η deviations: an η far below 1 keeps the first round's choice for good.
 
     rounds, epochs: upper rounds and lower epochs in each. beta, eta: the two rates. easiest: reverse the sign, the
     set easiest to erase. groups: one w for each class or prompt (see `attack`). Sets of several seeds are compared by
@@ -41,7 +43,7 @@ class WorstCase:
     rounds: int = 3
     epochs: int = 1
     beta: float = 1e-3
-    eta: float = 0.1
+    eta: float = 2.0
     gamma: float = 1e-4
     every: int = 1
     easiest: bool = False
@@ -110,6 +112,7 @@ class WorstCase:
         stay = torch.from_numpy(1 - w).float()
         numbered = Samples(samples.inputs, samples.labels, None, torch.arange(len(samples)))
         device = parameters[0].device
+        steps, done = self.epochs * -(-len(samples) // self.batch_size), 0
         for epoch in range(self.epochs):
             seed = self.seed + 101 * number + epoch
             for batch in numbered.batches(self.batch_size, seed=seed, drop_single=True, device=device):
@@ -119,7 +122,8 @@ class WorstCase:
                 count(forward=len(batch), backward=len(batch), steps=1)
                 with torch.no_grad():
                     for parameter, slope in zip(parameters, slopes, strict=True):
-                        parameter.sub_(self.beta * slope.sign())
+                        parameter.sub_(self.beta * (1 - done / steps) * slope.sign())
+                done += 1
         return student.eval()
 
 

@@ -41,7 +41,7 @@ NETWORKS: dict[str, Any] = {
     "NPR": lambda: TraceResNet("npr", width=0.5),
     "PatchCraft": lambda: PatchCraftNet(patch=8, grid=5, width=16),
 }
-OURS = "seven judges"
+OURS = "generated_image"
 Found = dict[str, dict[str, float]]  # detector -> source -> AUROC
 
 
@@ -57,11 +57,12 @@ def _ours(context: ClaimContext, learnt: list[str], held: list[str]) -> Found:
     families = available(context)
     known = {name: _evidence(context, "train", name) for name in learnt}
     head = fit_head(_evidence(context, "train", "real"), known, families)
-    real = head.judged(_evidence(context, "test", "real"))
-    made = {name: head.judged(_evidence(context, "test", name)) for name in held}
-    found = {OURS: areas(real.mean(1), {name: x.mean(1) for name, x in made.items()})}
-    for k, group in enumerate(group_sizes()):
-        found[f"  {group} alone"] = areas(real[:, k], {name: x[:, k] for name, x in made.items()})
+    tested = {name: _evidence(context, "test", name) for name in ("real", *held)}
+    scores = {name: head.score(x) for name, x in tested.items()}
+    found = {OURS: areas(scores.pop("real"), scores)}
+    for part in (*group_sizes(), "judges", "distance"):
+        alone = {name: head.judged(x)[part] for name, x in tested.items()}
+        found[f"  {part} alone"] = areas(alone.pop("real"), alone)
     return found
 
 

@@ -1,6 +1,6 @@
 """Claims of PIXAR at the size of drawn scenes: what object masks miss, and what labels by the pixel are worth.
 
-Edits are drawn anew by the shipped autoencoder of scenes. Networks are compared that differ in one setting of their
+Edits are drawn anew by the shipped autoencoder of scenes. Networks are trained here that differ in one setting of their
 training; each is scored on scenes that took no part.
 """
 
@@ -11,23 +11,27 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
 from vestige.core.errors import InputError
 from vestige.data.recolouring import saved
 from vestige.data.scene_edits import PRIMITIVES, edit_scenes
-from vestige.forensics.learned import WEIGHTS, load_network
+from vestige.engines.fitting import fit
+from vestige.engines.train import TrainConfig
+from vestige.forensics.learned import WEIGHTS
 from vestige.forensics.pixar import PixarModel, answers
-from vestige.forensics.pixar_data import examples, masks_of, redrawing
+from vestige.forensics.pixar_data import examples, masks_of, pixar_training, redrawing
 from vestige.metrics.pixel_labels import TAU, TAUS, audit_ladder, pixar_report, pixel_labels
 
 AUDITED, JUDGED, SIZE = 160, 480, 64
 _SEED = 5_000  # far from the seeds of trainings
-#: Networks and the setting that made them.
-VARIANTS = {
-    "pixel labels": ("pixar", ""),
-    "object masks": ("pixar_objects", " --set labels=objects"),
-    "masks and class alone": ("pixar_mask", " --set semantic=0 --set text=0"),
+COUNT, STEPS, BATCH, SPREAD = 1200, 400, 24, 0.3
+#: Networks and the settings of `pixar_training` that make them.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pixel labels": {},
+    "object masks": {"labels": "objects"},
+    "masks and class alone": {"semantic": 0.0, "text": 0.0},
 }
 
 
@@ -96,30 +100,33 @@ def _needs_autoencoder() -> None:
         )
 
 
-@lru_cache(maxsize=1)
-def _judged(context: ClaimContext) -> dict[str, Any]:
+@lru_cache(maxsize=2)
+def _scenes(context: ClaimContext, count: int, number: int) -> dict[str, Any]:
+    """Tampered, untouched and redrawn scenes of a seed of their own."""
     _needs_autoencoder()
     redraw = redrawing()
-    spread = float(_network("pixel labels")[1]["spread"])
-    edits = edit_scenes(context.limit or JUDGED, SIZE, _SEED + 1 + context.seed, redraw=redraw, spread=spread)
+    edits = edit_scenes(context.limit or count, SIZE, number + context.seed, redraw=redraw, spread=SPREAD)
     return examples(edits, redraw)
 
 
+def _judged(context: ClaimContext) -> dict[str, Any]:
+    return _scenes(context, JUDGED, _SEED + 1)
+
+
 @lru_cache(maxsize=len(VARIANTS))
-def _network(name: str) -> tuple[PixarModel, dict[str, Any]]:
-    file, settings = VARIANTS[name]
-    path = WEIGHTS / f"{file}.safetensors"
-    if not path.is_file():
-        raise InputError(
-            f"This claim needs weights/{file}.safetensors; train it with: vestige learn recipes/forensics/pixar"
-            f"{settings}."
-        )
-    return load_network("pixar", PixarModel, path)
+def _network(context: ClaimContext, name: str) -> PixarModel:
+    torch.manual_seed(context.seed)
+    model = PixarModel(SIZE)
+    batches, step = pixar_training(_scenes(context, COUNT, 0), model, BATCH, **VARIANTS[name])
+    config = TrainConfig(
+        steps=3 if context.limit else STEPS, lr=1e-3, weight_decay=0.01, warmup=0.05, clip=1.0, seed=context.seed
+    )
+    return fit(model, step, batches, config)
 
 
 @lru_cache(maxsize=len(VARIANTS))
 def _answers(context: ClaimContext, name: str) -> dict[str, Any]:
-    return answers(_network(name)[0], _judged(context)["images"])
+    return answers(_network(context, name), _judged(context)["images"])
 
 
 def _report(context: ClaimContext, name: str, labels: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Claims of SEAR against small localisers trained here; the edits are splices, local noise and local blur.
+"""Claims of SEAR against small localisers trained here; the edits are splices, copy-moves and removals.
 
 Concealers and localisers learn from photographs of the training part, everything is judged on the test part, at one
 half. Concealed pictures are eight-bit. The strength of PGD and FGSM is set by the PSNR that SEAR has on validation
@@ -24,13 +24,13 @@ from vestige.data.distortions import distort
 from vestige.engines.adversarial import Budget, Maximise, pgd
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.train import Batch, TrainConfig
-from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, mask_logits
+from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, localiser_loss, mask_logits
 from vestige.metrics.quality import psnr
 
-OPERATIONS = ("splice", "local_noise", "local_blur")
-SIZE, COUNT, JUDGED, WIDTH = 64, 800, 96, 0.25
-LOCALISER, CONTEST, MAGNITUDE = 500, 300, 200.0
-WHITE, UNSEEN = "SRM localiser (supervisor)", "RGB localiser (unseen)"
+OPERATIONS = ("splice", "copy_move", "removal")
+SIZE, COUNT, JUDGED, WIDTH = 64, 1600, 96, 0.25
+LOCALISER, CONTEST, MAGNITUDE, KEPT = 800, 250, 20.0, 35.0
+WHITE, UNSEEN = "SRM localiser (supervisor)", "Bayar localiser (unseen)"
 
 
 def _pictures(context: ClaimContext, part: str, count: int) -> tuple[Tensor, Tensor]:
@@ -43,11 +43,11 @@ def _localiser(context: ClaimContext, front: str) -> Supervisor:
     torch.manual_seed(context.seed)
 
     def batches(number: int, generator: torch.Generator) -> Batch:
-        rows = rows_of(len(images), 12, generator)
-        return images[rows], masks[rows].float()
+        rows, turn = rows_of(len(images), 8, generator), int(torch.randint(4, (), generator=generator))
+        return images[rows].rot90(turn, (2, 3)), masks[rows].rot90(turn, (2, 3))
 
     def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        return {"loss": F.binary_cross_entropy_with_logits(model(batch[0]), batch[1])}
+        return {"loss": localiser_loss(model(batch[0]), batch[1])}
 
     config = TrainConfig(
         steps=3 if context.limit else LOCALISER, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, warmup=20,
@@ -79,11 +79,11 @@ class Contest:
 def _contest(context: ClaimContext) -> Contest:
     known, known_masks = _pictures(context, "train", COUNT)
     images, masks = _pictures(context, "test", JUDGED)
-    localisers: dict[str, nn.Module] = {WHITE: _localiser(context, "srm"), UNSEEN: _localiser(context, "rgb")}
+    localisers: dict[str, nn.Module] = {WHITE: _localiser(context, "srm"), UNSEEN: _localiser(context, "bayar")}
     torch.manual_seed(context.seed)
     system = SEAR(
-        Concealer(WIDTH), localisers[WHITE], w_mag=MAGNITUDE, steps=3 if context.limit else CONTEST, batch_size=8,
-        lr=1e-3, seed=context.seed,
+        Concealer(WIDTH), localisers[WHITE], w_mag=MAGNITUDE, psnr=KEPT, steps=3 if context.limit else CONTEST,
+        batch_size=8, lr=1e-3, seed=context.seed,
     ).fit(known, known_masks)  # fmt: skip
     first = copy.copy(system)
     first.concealer = system.concealers[0]

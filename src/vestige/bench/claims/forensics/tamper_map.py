@@ -1,7 +1,7 @@
 """Claims of the default examiner of edits, on photographs of another collection than it was trained on.
 
-Every operation is judged by a network whose training never saw it. The classical maps stand in the same table, and two
-floors: a guess that edits lie in the middle, and every pixel marked (0.5 by definition).
+The shipped network and, for every operation, one whose training never saw it stand in one table with the classical maps
+and two floors: a guess that edits lie in the middle, and every pixel marked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ SIX = ("splice", "copy_move", "removal", "local_blur", "local_noise", "recolor")
 BASELINES = ("ela", "noise_level", "jpeg_ghosts", "jpeg_dq", "jpeg_grid")
 PHOTOGRAPHS = 60
 FOLDS = Path("out/learn/forensics")
-COMMAND = "vestige learn recipes/forensics/tamper_map"
+COMMAND = "vestige learn recipes/forensics/tamper_map --set pictures=6000 --set steps=4000 --set base=16"
+SHIPPED, FOLD = "tamper_map", "tamper_map (never saw it)"
 
 
 def fold(operation: str) -> Any:
@@ -66,8 +67,8 @@ def _area(finding: Finding, mask: np.ndarray) -> float:
 @cache
 def _table(context: ClaimContext) -> list[dict[str, Any]]:
     photos = _photos(context)
-    names = ["tamper_map (never saw it)", *BASELINES, "centre prior"]
-    judges = {slug: system(slug).load()() for slug in BASELINES}
+    names = [SHIPPED, FOLD, *BASELINES, "centre prior", "every pixel marked"]
+    judges = {slug: system(slug).load()() for slug in (SHIPPED, *BASELINES)}
     columns: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for operation in SIX:
         ours = fold(operation)
@@ -75,9 +76,10 @@ def _table(context: ClaimContext) -> list[dict[str, Any]]:
             for label, one in ((operation, case), (f"{operation}, posted", posted(case))):
                 assert one.mask is not None
                 subject = ImageSubject(one.data, one.name)
-                found = {"tamper_map (never saw it)": _area(ours.find(subject), one.mask)}
-                found |= {slug: _area(judge.find(subject), one.mask) for slug, judge in judges.items()}
+                found = {slug: _area(judge.find(subject), one.mask) for slug, judge in judges.items()}
+                found[FOLD] = _area(ours.find(subject), one.mask)
                 found["centre prior"] = pixel_auc(_centre(one.mask), one.mask)
+                found["every pixel marked"] = pixel_auc(np.ones(one.mask.shape, np.float32), one.mask)
                 for name, value in found.items():
                     columns[name].setdefault(label, []).append(value)
     rows = []
@@ -90,22 +92,35 @@ def _table(context: ClaimContext) -> list[dict[str, Any]]:
     return rows
 
 
+def _told(context: ClaimContext) -> str:
+    return f"{len(_photos(context))} photographs an operation; posted: scaled to 75 %, JPEG 80, colour halved"
+
+
+def _reached(row: dict[str, Any]) -> bool:
+    return bool(row["mean"] >= 0.9 and row["mean, posted"] >= 0.8)
+
+
 @claim(
-    "six operations, each found by a network that never saw it: mean pixel AUC >= 0.90 on photographs held out, and "
-    ">= 0.80 after scaling to 75 % and JPEG 80"
+    "splice, copy-move, removal, local blur, local noise and recolouring: mean pixel AUC >= 0.90 on photographs held "
+    "out, and >= 0.80 after scaling to 75 % and JPEG 80"
 )
-def finds_edits_it_never_saw(context: ClaimContext) -> Evidence:
+def finds_edits(context: ClaimContext) -> Evidence:
     rows = _table(context)
-    note = f"{len(_photos(context))} photographs an operation; posted: scaled to 75 %, JPEG 80, colour halved"
-    return Evidence(rows[0]["mean"] >= 0.9 and rows[0]["mean, posted"] >= 0.8, rows, note)
+    return Evidence(_reached(rows[0]), rows, _told(context))
+
+
+@claim("the same six, each found by a network that never saw it: as much, >= 0.90 and >= 0.80")
+def finds_edits_it_never_saw(context: ClaimContext) -> Evidence:
+    shipped, fold, *_ = _table(context)
+    return Evidence(_reached(fold), [fold, shipped], _told(context))
 
 
 @claim("it is ahead of error level, noise level, JPEG ghosts, double quantisation and grid maps in every column")
 def is_ahead_of_the_classics(context: ClaimContext) -> Evidence:
-    ours, *others = _table(context)
+    ours, fold, *others = _table(context)
     columns = [name for name in ours if name != "map"]
     best = {c: max(row[c] for row in others) for c in columns}
-    rows = [{"column": c, "tamper_map": ours[c], "best other": best[c]} for c in columns]
+    rows = [{"column": c, SHIPPED: ours[c], FOLD: fold[c], "best other": best[c]} for c in columns]
     return Evidence(all(ours[c] > best[c] for c in columns), rows)
 
 

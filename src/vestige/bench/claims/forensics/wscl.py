@@ -23,9 +23,9 @@ from vestige.forensics.wscl import WSCLNet, wscl_loss
 from vestige.metrics.detection import auroc
 from vestige.metrics.segmentation import centre_prior, f1_at_threshold, f1_best_threshold_pooled, pixel_auroc
 
-SIZE, COUNT, STEPS, SUPERVISED, BATCH = 96, 1200, 400, 150, 24
-SEEN = ("splice", "local_noise", "local_blur", "erase_fill")
-UNSEEN = ("local_resample", "local_sharpen", "text", "local_jpeg")
+SIZE, COUNT, STEPS, SUPERVISED, BATCH = 64, 1600, 480, 240, 24
+SEEN = ("splice", "removal")
+UNSEEN = ("copy_move", "recolor")
 NET: dict[str, Any] = {"depth": 18, "width": 0.25, "stages": 2}
 OURS, RGB, MAX, TOP = "WSCL", "RGB alone, no consistency", "max pooling, no consistency", "top tenth, no consistency"
 NO_MSC, NO_IPC, TRI = "WSCL without MSC", "WSCL without IPC", "TriPINet, trained with masks"
@@ -55,8 +55,9 @@ def _trained(context: ClaimContext, name: str) -> nn.Module:
     network: nn.Module = TriPINet(0.125, "small") if name == TRI else WSCLNet(**NET, **options)
 
     def batches(number: int, generator: torch.Generator) -> Batch:
-        rows = rows_of(len(images), BATCH, generator)
-        return images[rows].float() / 255, masks[rows].float(), labels[rows], number / steps
+        rows, turn = rows_of(len(images), BATCH, generator), int(torch.randint(4, (), generator=generator))
+        x, mask = (part[rows].rot90(turn, (2, 3)).float() for part in (images, masks))
+        return x / 255, mask, labels[rows], number / steps
 
     def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         x, mask, label, progress = batch

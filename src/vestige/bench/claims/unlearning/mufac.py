@@ -1,8 +1,8 @@
 """Claims of the identity-unlearning benchmark, on rendered scenes in place of persons and on photographs of faces.
 
 With 32 persons the attack on faces has few independent samples, so the claims rest on scenes: 400 to forget, 800
-retained, 200 for the test, 400 unseen, each in two styles; the task is the style. Faces (9 / 11 / 4 / 8 persons, parted
-anew for each of three seeds; the task is the direction of a drawn light) stand in the same table.
+retained, 200 for the test, 400 unseen, each in two styles, faintly; the task is the style. Faces (9 / 11 / 4 / 8
+persons, parted anew for each of three seeds; the task is the direction of a drawn light) stand in the same table.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from vestige.unlearning.mufac import PUBLISHED, Mufac, identity_problem
 from vestige.unlearning.ssd import SSD
 
 SEEDS, SIDE, STRENGTH = 3, 32, 14.0
+#: Of the styles of scenes. Drawn in full they are told apart without an error on unseen scenes, so no network has to
+#: learn a scene by heart and there is nothing to forget; ages of faces, the published task, are told by 60 %.
+STYLE = 0.15
 TRAINING = Tuning(14, 0.1, batch_size=64, schedule="onecycle")
 METHODS: dict[str, Unlearner] = {
     "FT": FineTune(lr=0.02, epochs=4),
@@ -61,7 +64,7 @@ def figures(task: IdentityTask, seed: int) -> dict[str, dict[str, float]]:
 @cache
 def rows(context: ClaimContext) -> list[dict[str, Any]]:
     """Scenes, then faces: means over the seeds and the standard deviation of M."""
-    tasks = [("scenes", styled_scenes(seed=context.seed, size=SIDE))]
+    tasks = [("scenes", styled_scenes(seed=context.seed, size=SIDE, strength=STYLE))]
     pack = load_pack(context.pack("faces"), SIDE, label="person")
     tasks += [("faces", lit_faces(pack, strength=STRENGTH, seed=context.seed * SEEDS + n)) for n in range(SEEDS)]
     found: dict[tuple[str, str], list[dict[str, float]]] = {}

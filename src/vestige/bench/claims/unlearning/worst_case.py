@@ -18,11 +18,15 @@ from vestige.engines.forgetting.evaluate import evaluate
 from vestige.engines.forgetting.problem import ForgetProblem
 from vestige.engines.forgetting.samples import Samples
 from vestige.engines.forgetting.train import retrain, train
+from vestige.nn.resnet import ResNet, ResNetConfig
 from vestige.unlearning.baselines import CFk, EUk, FineTune, RandomLabels, SalUn
 from vestige.unlearning.worst_case import WorstCase, duplicates, heuristic, jaccard
 
-SETTINGS = Settings(images=3500, val=500, test=1500, width=0.125, epochs=8, lr=0.2, batch_size=64)
+SETTINGS = Settings(images=8000, val=1000, test=2000, width=0.25, epochs=12, lr=0.1, batch_size=64, augment="flip")
 SHARE = 0.1
+#: Chosen on the training pictures of another seed: a weaker lower level leaves the network as it was, and the choice is
+#: then that of the lowest loss.
+ATTACK = WorstCase(rounds=3, epochs=3, beta=3e-3)
 #: Methods that never show a wrong label, and methods that do.
 FAMILIES: dict[str, dict[str, Unlearner]] = {
     "relabelling-free": {
@@ -30,6 +34,11 @@ FAMILIES: dict[str, dict[str, Unlearner]] = {
     },
     "relabelling": {"RL": RandomLabels(lr=0.02, epochs=2), "SalUn": SalUn(lr=0.02, epochs=2)},
 }  # fmt: skip
+
+
+def build() -> nn.Module:
+    """A network whose first layers halve the picture: five times as quick, so that more pictures can be learned."""
+    return ResNet(ResNetConfig(18, "imagenet", SETTINGS.width, SETTINGS.classes))
 
 
 @cache
@@ -40,10 +49,10 @@ def world(context: ClaimContext) -> tuple[nn.Module, Samples, Samples]:
 
     def first() -> nn.Module:
         torch.manual_seed(context.seed)
-        return train(SETTINGS.build(), samples, replace(SETTINGS.training, seed=context.seed))
+        return train(build(), samples, replace(SETTINGS.training, seed=context.seed))
 
-    recipe: dict[str, object] = {"worst case": asdict(SETTINGS), "seed": context.seed}
-    return kept(FOLDER, recipe, SETTINGS.build, first)[0], samples, test
+    recipe: dict[str, object] = {"worst case": asdict(SETTINGS), "stem": "imagenet", "seed": context.seed}
+    return kept(FOLDER, recipe, build, first)[0], samples, test
 
 
 @cache
@@ -52,7 +61,7 @@ def chosen(context: ClaimContext, name: str) -> tuple[int, ...]:
     model, samples, _ = world(context)
     n = round(SHARE * len(samples))
     if name in ("worst", "easiest"):
-        found = WorstCase(easiest=name == "easiest", seed=context.seed).attack(model, samples, n)[0]
+        found = replace(ATTACK, easiest=name == "easiest", seed=context.seed).attack(model, samples, n)[0]
     else:
         found = heuristic(name, model, samples, n, context.seed)
     return tuple(found.tolist())
@@ -62,7 +71,7 @@ def problem(context: ClaimContext, name: str) -> ForgetProblem:
     model, samples, test = world(context)
     where = np.array(chosen(context, name))
     rest = np.setdiff1d(np.arange(len(samples)), where)
-    return ForgetProblem(model, samples, where, rest, test=test, seed=context.seed, build=SETTINGS.build,
+    return ForgetProblem(model, samples, where, rest, test=test, seed=context.seed, build=build,
                          training=replace(SETTINGS.training, seed=context.seed), augment=SETTINGS.augment)  # fmt: skip
 
 
@@ -71,10 +80,11 @@ def reference(context: ClaimContext, name: str) -> nn.Module:
     made = problem(context, name)
     recipe: dict[str, object] = {
         "worst case": asdict(SETTINGS),
+        "stem": "imagenet",
         "without": list(chosen(context, name)),
         "seed": context.seed,
     }
-    return kept(FOLDER, recipe, SETTINGS.build, lambda: retrain(made))[0]
+    return kept(FOLDER, recipe, build, lambda: retrain(made))[0]
 
 
 @cache
@@ -102,7 +112,7 @@ def worst_sets_are_known_to_the_rest(context: ClaimContext) -> Evidence:
     twice = len(duplicates(samples, np.array(chosen(context, "worst"))))
     model = world(context)[0]
     n = round(SHARE * len(samples))
-    second = WorstCase(seed=context.seed + 1).attack(model, samples, n)[0]
+    second = replace(ATTACK, seed=context.seed + 1).attack(model, samples, n)[0]
     overlap = jaccard([np.array(chosen(context, "worst")), second])
     note = f"{twice} of the set have a duplicate outside it; overlap of two seeds {overlap:.2f}"
     return Evidence(worst["UA"] <= random["UA"] / 5 and worst["TA"] >= random["TA"] - 0.01, table, note)
@@ -136,3 +146,21 @@ def families_part(context: ClaimContext) -> Evidence:
         f"smallest gap: worst {', '.join(order['worst'])}; random {', '.join(order['random'])}"
     )
     return Evidence(order["worst"] != order["random"] and abs(apart["worst"]) > abs(apart["random"]), table, note)
+
+
+@claim(
+    "at least four methods find the worst-case set measurably harder than a random one: after unlearning they still "
+    "name >= 10 points more of it correctly"
+)
+def worst_sets_are_harder(context: ClaimContext) -> Evidence:
+    table = rows(context, "worst", True) + rows(context, "random", True)
+    ua = {(r["set"], r["method"]): r["UA"] for r in table}
+    gap = {(r["set"], r["method"]): r["gap"] for r in table if r["family"]}
+    methods = [m for members in FAMILIES.values() for m in members]
+    harder = [m for m in methods if ua["random", m] - ua["worst", m] >= 0.1]
+    wider = [m for m in methods if gap["worst", m] > gap["random", m]]
+    note = (
+        f"harder for {', '.join(harder) or 'none'} of {len(methods)}; the gap to retrain, which knows the worst set "
+        f"too, is wider for {', '.join(wider) or 'none'}"
+    )
+    return Evidence(len(harder) >= 4, table, note)
