@@ -14,6 +14,7 @@ from vestige.bench.claims.unlearning.cells import SEEDS, cells, settings_of, sho
 from vestige.bench.methods import Method
 from vestige.bench.unlearning import eraser, parameters_of
 from vestige.bench.unlearning_world import FOLDER, kept, splits
+from vestige.core.errors import InputError
 from vestige.core.runtime import rng
 from vestige.engines.forgetting.evaluate import represent, say
 from vestige.engines.forgetting.problem import ForgetProblem
@@ -109,7 +110,15 @@ def noisy_problem(context: ClaimContext, seed: int) -> tuple[ForgetProblem, Samp
 
 def _noisy_row(model: nn.Module, problem: ForgetProblem, test: Samples) -> dict[str, Any]:
     parts = {"wrong labels kept": problem.forget, "RA": problem.retain, "TA": test}
-    return {name: round(say(model, samples).accuracy, 4) for name, samples in parts.items()}
+    return {name: round(_accuracy(model, samples), 4) for name, samples in parts.items()}
+
+
+def _accuracy(model: nn.Module, samples: Samples) -> float:
+    """0 for a model whose weights diverged: it answers nothing."""
+    try:
+        return say(model, samples).accuracy
+    except InputError:
+        return 0.0
 
 
 def _probe(context: ClaimContext) -> str:
