@@ -149,3 +149,11 @@ def test_the_command_writes_table_figures_and_page(tmp_path):
     }  # fmt: skip
     (record, *_) = (tmp_path / "results" / "bench" / "unlearning").glob("*.json")
     assert {"row", "cost", "parameters", "versions", "hardware"} <= set(json.loads(record.read_text()))
+
+
+def test_a_data_folder_that_is_not_there_is_said_even_when_all_cells_are_stored(tmp_path):
+    arguments = ["bench", "unlearning", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, InputError)
+    assert "nowhere" in str(result.exception)
+    assert not (tmp_path / "out").exists()

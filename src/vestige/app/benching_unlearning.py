@@ -12,7 +12,7 @@ from vestige.bench.unlearning import METRICS, Grid, parameters_in_words, run
 from vestige.bench.unlearning import methods as read_methods
 from vestige.bench.unlearning_table import COLUMNS, TITLE, figures, page, rows
 from vestige.bench.unlearning_world import KINDS, TUNING_SEED, Settings
-from vestige.core.errors import OK, PARTIAL, UsageError
+from vestige.core.errors import OK, PARTIAL, InputError, UsageError
 
 
 def unlearning(
@@ -21,8 +21,8 @@ def unlearning(
 ) -> int:  # fmt: skip
     """Run the unlearning benchmark and write its table, figures and page to ``out``.
 
-    Returns PARTIAL when an eraser failed. Raises UsageError for unknown names or a seed that is kept for tuning;
-    Interrupted on Ctrl-C.
+    Returns PARTIAL when an eraser failed. Raises UsageError for unknown names or a seed that is kept for tuning,
+    InputError for a data folder that is not there; Interrupted on Ctrl-C.
     """
     chosen = read_methods(methods)
     problems = [word.strip() for word in kinds.split(",") if word.strip()] if kinds != "all" else list(KINDS)
@@ -30,6 +30,8 @@ def unlearning(
         raise UsageError(f"Give at least one problem: {' or '.join(KINDS)}.")
     if not 0 < seeds < TUNING_SEED:
         raise UsageError(f"seeds is {seeds}; it must lie in 1…{TUNING_SEED - 1}.")
+    if data is not None and not data.is_dir():  # stored cells would hide that it is not there
+        raise InputError(f"There is no folder {data}; give a folder of data packs, or scenes.")
     grid = Grid(settings, str(data or ""), folder, results_root(results) / "bench" / "unlearning")
     found, failed = interruptible(
         lambda: run(grid, chosen, problems, range(seeds), jobs=jobs or default_jobs(), fresh=fresh)
