@@ -84,7 +84,13 @@ def test_a_class_is_forgotten_audited_and_certified(work, tmp_path):
     assert changed.digest == report["sha256"]["after"] != before.digest
     page = (tmp_path / "forgotten.audit.html").read_text()
     assert report["audit"]["findings"][1].split(":")[0] in page
+    assert page.count("data:image/png;base64,") == 4
+    worst = report["audit"]["worst case"]["pictures"]
+    assert worst[0]["name"] in {file.name for file in (work / "forget" / "red").iterdir()} or "red/" in worst[0]["name"]
+    assert worst[0]["name"] in page
+    assert set(report["audit"]["costs"]) == {"erasure", "retraining, expected"}
     certificate = tmp_path / "forgotten.certificate.json"
+    assert ".png" not in certificate.read_text()  # it may be shown to others
     files = ("--before", work / "model.safetensors", "--after", out, "--requests", work / "forget")
     assert main_code("verify", certificate, *files, "--quiet") == 0
     assert main_code("verify", certificate, "--after", work / "model.safetensors") == NOT_VERIFIED
@@ -103,6 +109,19 @@ def test_auto_tries_several_and_keeps_the_nearest_to_the_aim(work, tmp_path, mon
     assert len(distances) == 2
     assert distances == sorted(distances)
     assert report["method"] == report["tried"][0]["method"]
+
+
+def test_a_full_audit_trains_models_to_compare_with(work, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vestige.engines.forgetting.train.usual_training", lambda net: Tuning(2, 0.05, batch_size=32))
+    out = tmp_path / "full.safetensors"
+    assert erase(work, out, **{"--audit": "full", "--set": "epochs=1"}) == 0
+    audit = json.loads((tmp_path / "full.audit.json").read_text())["audit"]
+    assert set(audit["models"]) == {"original", "unlearned", "retrained"}
+    assert all("membership by LiRA (AUC)" in row for row in audit["models"].values())
+    assert set(audit["costs"]) == {"erasure", "retraining", "shadow models"}
+    capsys.readouterr()
+    assert erase(work, tmp_path / "none.safetensors", **{"--audit": "some"}) == BAD_INPUT
+    assert "quick or full" in capsys.readouterr().err
 
 
 def test_single_pictures_of_a_kept_class_are_no_class_problem(work, tmp_path):

@@ -59,8 +59,18 @@ def erase(
         list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.", rich_help_panel=_PANEL)
     ] = None,
     budget: Annotated[
-        float, typer.Option("--budget", min=0, help="Minutes that auto may spend.", rich_help_panel=_PANEL)
+        float,
+        typer.Option("--budget", min=0, help="Minutes that auto, and a full audit, may spend.", rich_help_panel=_PANEL),
     ] = 10.0,
+    audit: Annotated[
+        str,
+        typer.Option(
+            "--audit", help="quick, or full: trains models to compare with, for LiRA and RMIA.", rich_help_panel=_PANEL
+        ),
+    ] = "quick",
+    shadows: Annotated[
+        int, typer.Option("--shadows", min=4, help="Models that a full audit trains.", rich_help_panel=_PANEL)
+    ] = 4,
     json_: Json = False,
     quiet: Quiet = False,
     seed: Seed = 0,
@@ -80,11 +90,13 @@ def erase(
         raise typer.Exit(editing.erase_files(paths, out, what, mode, mask, method, quality, keep_metadata, quiet))
     from vestige.app import forgetting
 
+    if audit not in ("quick", "full"):
+        raise UsageError(f"--audit is {audit!r}; choose quick or full.")
     if len(paths) != 1 or retain is None or out is None:
         raise UsageError("Give one model, --forget FOLDER, --retain FOLDER and --out FILE.")
     request = forgetting.Request(
         paths[0], forget, retain, out, test, method or "auto", build, size, classes, reference, sign, tuple(set_ or ()),
-        budget, seed, device,
+        budget, seed, device, audit, shadows,
     )  # fmt: skip
     raise typer.Exit(forgetting.run(request, as_json=json_, quiet=quiet))
 

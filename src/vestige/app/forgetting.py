@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,8 @@ AUTO = ("ssd", "finetune", "salun", "scrub", "neggrad_plus", "bad_teacher", "l1_
 class Request:
     """What the command line asks for. test, reference, classes, sign: may be missing. build: see `load_classifier`.
     size: side of the pictures, 0 for the model's own or the first picture's. settings: NAME=VALUE of the method.
-    budget: minutes after which "auto" tries nothing more."""
+    budget: minutes after which "auto" tries nothing more, and that a full audit may train for. audit: "quick" or
+    "full", see `vestige.unlearning.audit.audit`. shadows: models that a full audit trains for its attacks."""
 
     model: Path
     forget: Path
@@ -52,6 +53,8 @@ class Request:
     budget: float = 10.0
     seed: int = 0
     device: str = "auto"
+    audit: str = "quick"
+    shadows: int = 4
 
 
 def erasers() -> dict[str, System]:
@@ -70,6 +73,7 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     used, Interrupted on Ctrl-C.
     """
     from vestige.app.forgetting_page import audit_page
+    from vestige.app.forgetting_told import tell
     from vestige.core.checkpoint import ModelSubject
 
     key = load_key(request.sign) if request.sign else None
@@ -77,7 +81,7 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
         raise InputError(f"{request.out} exists already; choose another name.")
     try:
         classifier, problem, forget = _problem(request)
-        tried = _attempts(request, problem)
+        tried = _attempts(request, problem, forget.names)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; nothing was written.") from None
     best = tried[0]
@@ -91,7 +95,7 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
         "forgotten": len(forget),
         "kind": problem.kind,
         "cost": best["cost"],
-        "audit": result.to_dict(),
+        "audit": result.to_dict(names=True),
         "tried": [{k: v for k, v in t.items() if k in ("method", "distance", "cost", "why")} for t in tried],
         "sha256": {"before": classifier.digest, "after": after},
         "versions": versions(),
@@ -109,7 +113,7 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     elif not quiet:
-        _tell(request, report, tried, result, written)
+        tell(request.out, report, tried, result, written)
     return OK
 
 
@@ -124,6 +128,7 @@ def _problem(request: Request) -> tuple[Classifier, ForgetProblem, Pictures]:
     from vestige.data.labelled import class_numbers, overlap, read_pictures, usual_side
     from vestige.engines.forgetting.problem import ForgetProblem
     from vestige.engines.forgetting.samples import Samples, joined
+    from vestige.engines.forgetting.train import usual_training
     from vestige.nn.classifier import load_classifier
 
     classifier = load_classifier(request.model, build=request.build)
@@ -169,6 +174,7 @@ def _problem(request: Request) -> tuple[Classifier, ForgetProblem, Pictures]:
         np.arange(count, count + len(sets["retain"])),
         kind="class" if whole else "random",
         classes=tuple(sorted(gone)) if whole else (),
+        training=usual_training(classifier.model),
         augment="flip",
         seed=request.seed,
         **parts,
@@ -186,10 +192,11 @@ def _names(path: Path | None) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _attempts(request: Request, problem: ForgetProblem) -> list[dict[str, Any]]:
-    """What was tried, the recommended one first. One half of the test pictures chooses, the other is reported."""
+def _attempts(request: Request, problem: ForgetProblem, pictures: Sequence[str]) -> list[dict[str, Any]]:
+    """What was tried, the recommended one first. One half of the test pictures chooses, the other is reported.
+    pictures: names of the forgotten ones."""
     from vestige.core.progress import track
-    from vestige.engines.forgetting.cost import measured
+    from vestige.engines.forgetting.cost import Cost, measured
     from vestige.unlearning.audit import audit, distance_to_aim, halves
 
     known = erasers()
@@ -204,21 +211,28 @@ def _attempts(request: Request, problem: ForgetProblem) -> list[dict[str, Any]]:
     tried: list[dict[str, Any]] = []
     failed: list[str] = []
     spent = 0.0
+
+    def audited(model: nn.Module, part: ForgetProblem, cost: Cost, effort: str) -> Audit:
+        return audit(
+            model, part, reference=reference, effort=effort, shadows=request.shadows, budget=60 * request.budget,
+            names=pictures, costs={"erasure": cost}, seed=request.seed,
+        )  # fmt: skip
+
     for name in track(names, "forgetting", len(names)):
         if tried and spent > 60 * request.budget:
             failed.append(f"{name}: the budget of {request.budget:g} minutes was used up")
             continue
         eraser, parameters = _eraser(known[name], request.settings)
         try:
-            with measured() as cost:
+            with measured() as took:
                 model = eraser.erase(problem)
         except VestigeError as error:
             if not auto:
                 raise
             failed.append(f"{name}: {error}")
             continue
-        spent += cost.seconds
-        judged = audit(model, choosing, reference=reference, seed=request.seed)
+        spent += took.seconds
+        judged = audited(model, choosing, took, "brief" if auto else request.audit)
         tried.append(
             {
                 "method": name,
@@ -226,7 +240,8 @@ def _attempts(request: Request, problem: ForgetProblem) -> list[dict[str, Any]]:
                 "model": model,
                 "audit": judged,
                 "distance": distance_to_aim(judged, choosing),
-                "cost": cost.to_dict(),
+                "cost": took.to_dict(),
+                "took": took,
                 "why": _why(judged),
             }
         )
@@ -234,7 +249,7 @@ def _attempts(request: Request, problem: ForgetProblem) -> list[dict[str, Any]]:
         raise UsageError(f"No method could be used. {failed[0]}")
     tried.sort(key=lambda t: t["distance"])
     if auto:
-        tried[0]["audit"] = audit(tried[0]["model"], reporting, reference=reference, seed=request.seed)
+        tried[0]["audit"] = audited(tried[0]["model"], reporting, tried[0]["took"], request.audit)
     return tried
 
 
@@ -278,40 +293,6 @@ def _value(text: str) -> Any:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
         return text
-
-
-def _tell(
-    request: Request,
-    report: Mapping[str, Any],
-    tried: Sequence[Mapping[str, Any]],
-    result: Audit,
-    written: Mapping[str, Path],
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    if len(tried) > 1:
-        table = Table(box=None, header_style="bold", title="Tried, best first", title_justify="left")
-        for name in ("method", "distance to the aim", "seconds", "what it did"):
-            table.add_column(name)
-        for one in tried:
-            table.add_row(one["method"], f"{one['distance']:.3f}", f"{one['cost']['seconds']:.1f}", one["why"])
-        console.print(table)
-    table = Table(box=None, header_style="bold", title="Audit", title_justify="left")
-    table.add_column("")
-    for name in result.rows:
-        table.add_column(name, justify="right")
-    for figure in dict.fromkeys(name for row in result.rows.values() for name in row):
-        table.add_row(figure, *(f"{row[figure]:.3f}" if figure in row else "" for row in result.rows.values()))
-    console.print(table)
-    for finding in result.findings:
-        print(finding)
-    print(
-        f"{request.out}: {report['forgotten']} pictures forgotten with {report['method']} in "
-        f"{report['cost']['seconds']:.1f} s; see {', '.join(str(p) for p in written.values())}."
-    )
 
 
 def verify(

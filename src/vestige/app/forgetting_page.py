@@ -1,88 +1,110 @@
-"""The page of an erasure's audit: verdict, figures beside the original's, and two pictures of them."""
+"""The page of an erasure's audit: verdict, pictures, figures beside the original's, each with what it says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vestige.bench.pages import COLOURS, Section, new_figure, page, png
+from vestige.app.forgetting_plots import plots
+from vestige.bench.pages import Section, page
+from vestige.unlearning.audit_features import OWN, READ
 
 if TYPE_CHECKING:
     from vestige.unlearning.audit import Audit
-
-_SHARES = (
-    "forget accuracy", "retain accuracy", "test accuracy", "test accuracy, forgotten classes",
-    "membership by loss (AUC)", "a new head finds (accuracy)",
-)  # fmt: skip
-
-
-def audit_page(report: Mapping[str, Any], result: Audit) -> str:
-    """One self-contained HTML page. report: what is written as JSON."""
-    models = list(result.rows)
-    names = list(dict.fromkeys(name for row in result.rows.values() for name in row))
-    rows = [{"figure": name, **{m: result.rows[m].get(name) for m in models}} for name in names]
-    columns = {"figure": "what was measured", **{m: _MODELS[m] for m in models}}
-    sections = [Section("Figures", columns, rows)]
-    if len(report["tried"]) > 1:
-        tried = [
-            {"method": t["method"], "distance": t["distance"], "seconds": t["cost"]["seconds"], "note": t["why"]}
-            for t in report["tried"]
-        ]
-        about = {
-            "method": "eraser", "distance": "from the aim, 0 at best", "seconds": "of the erasure",
-            "note": "what it did, on the half of the test pictures that chose the method",
-        }  # fmt: skip
-        sections.append(Section("Methods tried", about, tried))
-    cost = report["cost"]
-    steps = f"{cost['steps']} steps, " if cost["steps"] else ""
-    peak = f", {cost['peak_mb']:.0f} MB at most" if cost.get("peak_mb") else ""
-    sentences = [
-        *result.findings,
-        f"{report['forgotten']} pictures were to be forgotten from {report['model']}; method {report['method']} "
-        f"({', '.join(f'{k} {v}' for k, v in report['parameters'].items()) or 'without parameters'}); {steps}"
-        f"{cost['seconds']:.1f} seconds{peak}.",
-        f"SHA-256 before {report['sha256']['before']}, after {report['sha256']['after']}.",
-    ]
-    figures = {
-        "figures.png": ("Shares by model, as bars", _bars(result)),
-        "losses.png": ("Losses of forgotten and never seen pictures, before and after", _losses(result)),
-    }
-    return page("Audit of a forgetting", sentences, figures, sections)
-
 
 _MODELS = {
     "original": "the model before",
     "unlearned": "the model that was written",
     "retrained": "a model trained without the forgotten pictures: the aim",
 }
+#: What each figure says, in words for a reader who audits no models.
+_MEANINGS = {
+    "forget accuracy": "share of the pictures to forget that is named right",
+    "retain accuracy": "the same of the other training pictures",
+    "test accuracy": "the same of pictures never trained on",
+    "test accuracy, forgotten classes": "the same of never seen pictures of what was to be forgotten",
+    "membership by loss (AUC)": "attack by how surprised the model is; 0.5 is guessing",
+    "membership by entropy (AUC)": "attack by how sure the model is; 0.5 is guessing",
+    "membership by LiRA (AUC)": "attack with shadow models, picture by picture; 0.5 is guessing",
+    "membership by RMIA (AUC)": "attack with reference models; 0.5 is guessing",
+    "worst tenth: accuracy": "share named right of the tenth of the pictures to forget that is remembered best",
+    "worst tenth of never seen: accuracy": "the same of the tenth of never seen pictures chosen alike",
+    "worst tenth: membership (AUC)": "how well these two tenths are told apart; 0.5 is guessing",
+    "worst tenth: copies among the others": "share of that tenth with an identical picture among the retained",
+    "epochs to relearn": "passes over the pictures until they are known as before; few: it was still there",
+    "similarity of features, forgotten (CKA)": "inner view of forgotten pictures beside the original's; 1 is alike",
+    "similarity of features, retained (CKA)": "the same of retained pictures",
+    "a new head finds (accuracy)": "what a last layer taught anew finds of the forgotten pictures in the features",
+    "neighbours find (accuracy)": "what the five most similar pictures say about the forgotten ones",
+    OWN: "accuracy on the forgotten class after its inner directions are set back, over the original's",
+    READ: "the same, read by the original's last layer; far above a retrained model: only hidden",
+    "change of the features' weights": "relative; 0 when only the last layer was edited",
+}  # fmt: skip
 
 
-def _bars(result: Audit) -> bytes:
-    names = [n for n in _SHARES if all(n in row for row in result.rows.values())]
-    figure, axes = new_figure(9, 0.6 + 0.5 * len(names))
-    axis, height = axes[0][0], 0.8 / len(result.rows)
-    for number, (model, row) in enumerate(result.rows.items()):
-        places = np.arange(len(names)) + (number - (len(result.rows) - 1) / 2) * height
-        axis.barh(places, [row[n] for n in names], height, label=model, color=COLOURS[number])
-    axis.set_yticks(range(len(names)), names, fontsize=8)
-    axis.set_xlim(0, 1)
-    axis.invert_yaxis()
-    axis.legend(fontsize=8)
-    return png(figure)
+def audit_page(report: Mapping[str, Any], result: Audit) -> str:
+    """One self-contained HTML page. report: what is written as JSON."""
+    figures, captions = plots(result)
+    sections = [_figures(result), *_worst(result), *_costs(result), *_tried(report)]
+    cost = report["cost"]
+    steps = f" {cost['steps']} steps," if cost["steps"] else ""
+    sentences = [
+        *result.findings[1:],
+        f"{report['forgotten']} pictures were to be forgotten from {report['model']}; method {report['method']} "
+        f"({', '.join(f'{k} {v}' for k, v in report['parameters'].items()) or 'without parameters'}),{steps} "
+        f"{cost['seconds']:.1f} seconds.",
+        f"SHA-256 before {report['sha256']['before']}, after {report['sha256']['after']}.",
+    ]
+    return page("Audit of a forgetting", sentences, figures, sections, captions=captions, lead=result.findings[0])
 
 
-def _losses(result: Audit) -> bytes:
-    figure, axes = new_figure(9, 3.2, 1, len(result.losses), sharey=True)
-    top = max(np.quantile(v, 0.98) for sets in result.losses.values() for v in sets.values())
-    bins = np.linspace(0, max(float(top), 1e-3), 30)
-    for axis, (model, sets) in zip(axes[0], result.losses.items(), strict=True):
-        for colour, (name, values) in zip(COLOURS, sets.items(), strict=False):
-            weights = np.full(len(values), 1 / len(values))
-            axis.hist(np.clip(values, 0, bins[-1]), bins, weights=weights, alpha=0.6, label=name, color=colour)
-        axis.set_title(model, fontsize=9)
-        axis.set_xlabel("loss", fontsize=8)
-    axes[0][0].set_ylabel("share of pictures", fontsize=8)
-    axes[0][0].legend(fontsize=8)
-    return png(figure)
+def _figures(result: Audit) -> Section:
+    models = list(result.rows)
+    names = list(dict.fromkeys(name for row in result.rows.values() for name in row))
+    rows = [{"figure": n, **{m: result.rows[m].get(n) for m in models}, "note": _meaning(n)} for n in names]
+    about = {"figure": "what was measured", **{m: _MODELS[m] for m in models}, "note": "what it says"}
+    return Section("Figures", about, rows)
+
+
+def _meaning(name: str) -> str:
+    if name.endswith("(TPR at 1 % FPR)"):
+        return "share found while one in a hundred never seen pictures is wrongly accused"
+    return _MEANINGS.get(name, "")
+
+
+def _worst(result: Audit) -> list[Section]:
+    pictures = [one for one in result.worst.get("pictures", ()) if "name" in one]
+    if not pictures:
+        return []
+    by, log = result.worst["calibrated by"], "the log of the probability of the right class"
+    by = f"{log}, for want of models to compare with" if by == "nothing" else f"{log}, less what it is by {by}"
+    about = {"name": "file", "remembered": by}
+    return [Section("Pictures to forget that are remembered best", about, pictures)]
+
+
+def _costs(result: Audit) -> list[Section]:
+    if not result.costs:
+        return []
+    rows = [
+        {"what": name, "seconds": cost["seconds"], "steps": cost["steps"], "MB": cost["peak_mb"]}
+        for name, cost in result.costs.items()
+    ]
+    about = {
+        "what": "erasing, and retraining without the pictures instead", "seconds": "of wall time",
+        "steps": "of training", "MB": "most memory that the process held",
+    }  # fmt: skip
+    return [Section("Time and memory", about, rows)]
+
+
+def _tried(report: Mapping[str, Any]) -> list[Section]:
+    if len(report["tried"]) < 2:
+        return []
+    tried = [
+        {"method": t["method"], "distance": t["distance"], "seconds": t["cost"]["seconds"], "note": t["why"]}
+        for t in report["tried"]
+    ]
+    about = {
+        "method": "eraser", "distance": "from the aim, 0 at best", "seconds": "of the erasure",
+        "note": "what it did, on the half of the test pictures that chose the method",
+    }  # fmt: skip
+    return [Section("Methods tried", about, tried)]

@@ -121,24 +121,29 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #888
 th { position: sticky; top: 0; background: Canvas; } .t { text-align: left; }
 td.note { text-align: left; color: GrayText; } img { max-width: 100%; background: #fff; border-radius: 6px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: 13px; } dd { margin: 0; }
-.v { color: #000; }
+.v { color: #000; } .lead { font-size: 18px; font-weight: 600; }
 """
 
 
 def page(
     title: str, about: Sequence[str], figures: Mapping[str, tuple[str, bytes]], sections: Sequence[Section],
-    shade: Shade = lambda name, row: None,
+    shade: Shade = lambda name, row: None, captions: Mapping[str, str] | None = None,
+    lead: str = "",
 ) -> str:  # fmt: skip
-    """The whole benchmark as one HTML page; figures: file name -> (alternative text, PNG)."""
+    """The whole benchmark as one HTML page; figures: file name -> (alternative text, PNG); captions: how to read
+    them, by file name. lead: the one sentence to read first."""
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>",
+        *([f'<p class="lead">{escape(lead)}</p>'] if lead else []),
         *(f"<p>{escape(sentence)}</p>" for sentence in about),
     ]
-    for alternative, data in figures.values():
+    for name, (alternative, data) in figures.items():
         source = base64.b64encode(data).decode()
-        parts.append(f'<p><img alt="{escape(alternative)}" src="data:image/png;base64,{source}"></p>')
+        image = f'<img alt="{escape(alternative)}" src="data:image/png;base64,{source}">'
+        caption = (captions or {}).get(name)
+        parts.append(f"<p>{image}</p>" if caption is None else f"<p>{escape(caption)}<br>{image}</p>")
     for section in sections:
         words = {name for name in section.columns if any(isinstance(row[name], str) for row in section.rows)}
         head = "".join(

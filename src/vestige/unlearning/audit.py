@@ -6,6 +6,7 @@ the aim is the behaviour on pictures the model never saw.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,38 +14,58 @@ import numpy as np
 import torch
 from torch import nn
 
-from vestige.core.errors import UsageError
+from vestige.core.errors import UsageError, VestigeError
 from vestige.core.runtime import rng
-from vestige.engines.forgetting.evaluate import relearning_curve, represent, say
+from vestige.engines.forgetting.cost import Cost, measured
+from vestige.engines.forgetting.evaluate import Said, relearning_curve, say
 from vestige.engines.forgetting.loop import Tuning
 from vestige.engines.forgetting.problem import ForgetProblem
 from vestige.engines.forgetting.samples import Samples
-from vestige.metrics.detection import auroc
-from vestige.metrics.membership import entropy_score, loss_score
-from vestige.metrics.representation import linear_probe
-from vestige.metrics.similarity import linear_cka
+from vestige.engines.forgetting.train import expected_cost, retrain
 from vestige.metrics.unlearning import relearn_time
-from vestige.nn.access import head_name, inside
+from vestige.unlearning.audit_attacks import (
+    FEWEST,
+    Candidates,
+    Shadows,
+    membership,
+    scores,
+    shadow_models,
+    worst,
+)  # fmt: skip
+from vestige.unlearning.audit_features import features_moved, representations, restoration
+from vestige.unlearning.audit_verdict import in_words, retraining, said_of
 
-#: A change of the features' weights, relative to their size, below which only the head was edited.
-UNTOUCHED = 1e-6
-#: A new head that finds this share of what the original's features gave has nothing missing.
-KEPT = 0.95
+EFFORTS = ("brief", "quick", "full")
 
 
 @dataclass(frozen=True)
 class Audit:
     """rows: figures by model ("original", "unlearned", "retrained"). findings: sentences, the first the verdict.
-    suppressed: whether the knowledge is hidden rather than gone. losses: of forgotten and unseen samples, by model."""
+    suppressed: whether the knowledge is hidden rather than gone. losses: of forgotten and unseen samples, by model.
+    missing: what was not measured, why, and how to get it. relearning: the loss on forgotten samples before and after
+    each epoch of training on them, by model, and the original's as "aim". worst: the forgotten samples remembered best.
+    costs: "erasure" and "retraining" (measured, or expected from a few steps). chance: the AUC that attackers who know
+    nothing stay below."""
 
     rows: dict[str, dict[str, float]]
     findings: list[str]
     suppressed: bool
     losses: dict[str, dict[str, list[float]]] = field(repr=False)
+    missing: list[str] = field(default_factory=list)
+    relearning: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    worst: dict[str, Any] = field(default_factory=dict, repr=False)
+    costs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    chance: float = 0.6
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON and certificates."""
-        return {"models": self.rows, "findings": self.findings, "suppressed": self.suppressed}
+    def to_dict(self, *, names: bool = False) -> dict[str, Any]:
+        """For JSON and certificates; names: with those of pictures, which a certificate keeps to itself."""
+        worst = dict(self.worst)
+        if worst and not names:
+            worst["pictures"] = [{k: v for k, v in one.items() if k != "name"} for one in worst["pictures"]]
+        return {
+            "models": self.rows, "findings": self.findings, "suppressed": self.suppressed, "not measured": self.missing,
+            "relearning": self.relearning, "worst case": worst, "costs": self.costs,
+        }  # fmt: skip
 
 
 def audit(
@@ -52,48 +73,64 @@ def audit(
     problem: ForgetProblem,
     *,
     reference: nn.Module | None = None,
+    effort: str = "quick",
+    shadows: int = FEWEST,
+    budget: float = 600.0,
+    names: Sequence[str] = (),
+    costs: Mapping[str, Cost] | None = None,
     most: int = 500,
     epochs: int = 5,
     seed: int = 0,
 ) -> Audit:
     """Measure a model from which ``problem`` was erased.
 
-    reference: a model retrained without the forgotten samples. most: samples of each set that probes, similarities and
-    relearning use. epochs: of relearning. Raises UsageError without test samples or labels: what is normal for pictures
-    never seen cannot be said without them.
+    reference: a model retrained without the forgotten samples. effort: "quick" trains nothing from fresh weights;
+    "full" also retrains the reference, if none is given, and ``shadows`` shadow models for LiRA and RMIA, each by
+    ``problem.training`` and as far as ``budget`` seconds are expected to suffice; "brief" measures only what
+    `distance_to_aim` needs. names: of the forgotten samples, for the list of those remembered best. costs: what the
+    "erasure" took, and "retraining" where that is known; otherwise "retraining, expected" comes from a few steps.
+    most: samples of each set that probes, similarities and relearning use. epochs: of relearning. What was not measured
+    is listed in ``missing`` with the reason.
+
+    Raises UsageError for an unknown effort or too few shadow models, and without test samples or labels: what is normal
+    for pictures never seen cannot be said without them.
     """
     if problem.test is None or problem.train.targets is None:
         raise UsageError("The audit needs labels and test pictures that were never trained on.")
+    if effort not in EFFORTS:
+        raise UsageError(f"effort is {effort!r}; choose {' or '.join(EFFORTS)}.")
+    if shadows < FEWEST:
+        raise UsageError(f"There are {shadows} shadow models; LiRA and RMIA need at least {FEWEST}.")
+    spent, missing = dict(costs or {}), list[str]()
+    forget = problem.train.take(problem.forget_idx)
+    candidates = Candidates(forget, _unseen(problem, forget))
+    known: Shadows | None = None
+    if effort != "brief" and "retraining" not in spent:
+        spent["retraining, expected"] = expected_cost(problem)
+    if effort == "full":
+        reference, known = _compared(problem, candidates, reference, shadows, budget, spent, missing, seed)
+    elif effort == "quick":
+        missing += _not_compared(reference, spent)
     models = {"original": problem.copy(), "unlearned": unlearned}
     if reference is not None:
         models["retrained"] = reference
-    forget = problem.train.take(problem.forget_idx)
-    unseen = _unseen(problem, forget)
-    rows: dict[str, dict[str, float]] = {}
-    losses: dict[str, dict[str, list[float]]] = {}
-    for name, model in models.items():
-        gone, new = say(model, forget), say(model, unseen)
-        row = {"forget accuracy": gone.accuracy, "retain accuracy": say(model, problem.retain).accuracy,
-               "test accuracy": say(model, problem.test).accuracy}  # fmt: skip
-        if problem.test_forget is not None:
-            row["test accuracy, forgotten classes"] = say(model, problem.test_forget).accuracy
-        assert gone.losses is not None
-        assert new.losses is not None
-        members = np.repeat([True, False], [len(forget), len(unseen)])
-        row["membership by loss (AUC)"] = auroc(
-            members, np.concatenate([loss_score(gone.losses), loss_score(new.losses)])
-        )
-        row["membership by entropy (AUC)"] = auroc(
-            members, np.concatenate([entropy_score(gone.probs), entropy_score(new.probs)])
-        )
-        rows[name] = row
-        losses[name] = {"forgotten": gone.losses.tolist(), "never seen": new.losses.tolist()}
-    _relearning(rows, models, forget, problem, most, epochs, seed)
-    _representations(rows, models, forget, problem, most, seed)
+    both = {name: say(model, candidates.both) for name, model in models.items()}
+    rows, worst_case = _answers(models, both, problem, candidates, known, names)
+    losses = {name: _split(said, candidates) for name, said in both.items()}
+    relearning = {} if effort == "brief" else _relearning(rows, models, forget, most, epochs, seed)
+    _add(rows, representations(models, forget, problem, most, seed))
+    if problem.classes:
+        try:
+            _add(rows, restoration(models, forget, problem, most, seed))
+        except UsageError as error:
+            missing.append(f"Sparse restoration was not run: {str(error).rstrip('.')}.")
+    else:
+        missing.append("Sparse restoration was not run: single pictures have no latents of their own to restore.")
     moved = features_moved(models["original"], unlearned)
     rows["unlearned"]["change of the features' weights"] = moved
-    findings, suppressed = _verdict(rows, moved, problem)
-    return Audit(rows, findings, suppressed, losses)
+    findings, suppressed = said_of(rows, moved, problem, candidates.chance, known, worst_case, spent, missing)
+    table = {name: cost.to_dict() for name, cost in spent.items()}
+    return Audit(rows, findings, suppressed, losses, missing, relearning, worst_case, table, candidates.chance)
 
 
 def _unseen(problem: ForgetProblem, forget: Samples) -> Samples:
@@ -105,106 +142,104 @@ def _unseen(problem: ForgetProblem, forget: Samples) -> Samples:
     return problem.test.take(same) if int(same.sum()) >= 10 else problem.test
 
 
+def _not_compared(reference: nn.Module | None, spent: Mapping[str, Cost]) -> list[str]:
+    """What an audit lacks that trained nothing, how long it would take, and how to get it."""
+    each = retraining(spent).seconds
+    how = "effort full (vestige erase --audit full)"
+    if reference is not None:
+        return [f"LiRA was not run: {how} trains the {FEWEST} shadow models it needs, in about "
+                f"{in_words(FEWEST * each)}."]  # fmt: skip
+    return [
+        "No retrained model was given, so closeness to one is not known; it is the only full comparison. LiRA and RMIA "
+        f"were not run for want of models to compare with. {how[0].upper()}{how[1:]} trains one of the first kind in "
+        f"about {in_words(each)}, and {FEWEST} of the second in about {in_words(FEWEST * each)}."
+    ]
+
+
+def _compared(
+    problem: ForgetProblem, candidates: Candidates, reference: nn.Module | None, shadows: int, budget: float,
+    spent: dict[str, Cost], missing: list[str], seed: int,
+) -> tuple[nn.Module | None, Shadows | None]:  # fmt: skip
+    """The reference and the shadow models that the budget allows; adds what was spent, and what is missing."""
+    each = retraining(spent).seconds
+    try:
+        if reference is None and each > budget:
+            missing.append(
+                f"No retrained model was given and none was trained: it would take about {in_words(each)}, the budget "
+                f"is {in_words(budget)}. Closeness to one, the only full comparison, is not known."
+            )
+        elif reference is None:
+            with measured() as cost:
+                reference = retrain(problem)
+            spent["retraining"], each, budget = cost, cost.seconds, budget - cost.seconds
+            spent.pop("retraining, expected", None)
+        affordable = min(shadows, int(budget / max(each, 1e-9)))
+        if affordable < FEWEST:
+            missing.append(
+                f"LiRA was not run: {shadows} shadow models would take about {in_words(shadows * each)}, and "
+                f"{in_words(max(budget, 0))} of the budget are left."
+            )
+            return reference, None
+        known = shadow_models(problem, candidates, affordable, seed)
+        if affordable < shadows:
+            missing.append(f"Only {affordable} of {shadows} shadow models were trained: the budget allows no more.")
+        spent["shadow models"] = known.cost
+        return reference, known
+    except VestigeError as error:
+        missing.append(f"Networks to compare with could not be trained: {error}")
+        return reference, None
+
+
+def _answers(
+    models: Mapping[str, nn.Module], both: Mapping[str, Said], problem: ForgetProblem, candidates: Candidates,
+    known: Shadows | None, names: Sequence[str],
+) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:  # fmt: skip
+    """Accuracies, attacks and the worst tenth by model, and which pictures that tenth holds."""
+    rows: dict[str, dict[str, float]] = {}
+    worst_case: dict[str, Any] = {}
+    assert problem.test is not None
+    for name, model in models.items():
+        right = both[name].outputs.argmax(1) == both[name].labels
+        row = {"forget accuracy": float(right[candidates.members].mean()),
+               "retain accuracy": say(model, problem.retain).accuracy,
+               "test accuracy": say(model, problem.test).accuracy}  # fmt: skip
+        if problem.test_forget is not None:
+            row["test accuracy, forgotten classes"] = float(right[~candidates.members].mean())
+        # A reference says nothing about itself; only shadow models can attack it.
+        judge = both.get("retrained") if name != "retrained" else None
+        row |= membership(scores(both[name], candidates, known, judge), candidates)
+        if name != "retrained" or known is not None:
+            figures, found = worst(model, problem, candidates, both[name], known, judge, names)
+            row |= figures
+            worst_case = found if name == "unlearned" else worst_case
+        rows[name] = row
+    return rows, worst_case
+
+
+def _split(said: Said, candidates: Candidates) -> dict[str, list[float]]:
+    assert said.losses is not None
+    members = candidates.members
+    return {"forgotten": said.losses[members].tolist(), "never seen": said.losses[~members].tolist()}
+
+
 def _relearning(
-    rows: dict[str, dict[str, float]], models: dict[str, nn.Module], forget: Samples, problem: ForgetProblem, most: int,
-    epochs: int, seed: int,
-) -> None:  # fmt: skip
+    rows: dict[str, dict[str, float]], models: Mapping[str, nn.Module], forget: Samples, most: int, epochs: int,
+    seed: int,
+) -> dict[str, list[float]]:  # fmt: skip
     """Epochs on the forgotten samples until their loss is the original's again; ``epochs`` + 1 where it is not."""
     some = forget.sample(most, seed)
-    target = say(models["original"], some).loss + 0.05
+    curves = {"aim": [target := say(models["original"], some).loss + 0.05]}
     tuning = Tuning(lr=1e-3, optimizer="adam", weight_decay=0.0, batch_size=64, freeze_bn=True, seed=seed)
     for name, model in models.items():
-        if name == "original":
-            continue
-        curve = relearning_curve(model, some, some, epochs=epochs, tuning=tuning)
-        rows[name]["epochs to relearn"] = float(relearn_time(curve, target))
+        if name != "original":
+            curves[name] = relearning_curve(model, some, some, epochs=epochs, tuning=tuning)
+            rows[name]["epochs to relearn"] = float(relearn_time(curves[name], target))
+    return curves
 
 
-def _representations(
-    rows: dict[str, dict[str, float]], models: dict[str, nn.Module], forget: Samples, problem: ForgetProblem, most: int,
-    seed: int,
-) -> None:  # fmt: skip
-    """Similarity of the features to the original's, and what a new head on them finds of the forgotten samples."""
-    gone, kept = forget.sample(most, seed), problem.retain.sample(2 * most, seed)
-    fit, held = (order := rng(seed, "probe").permutation(len(gone)))[: len(gone) // 2], order[len(gone) // 2 :]
-    base = {}
-    for name, model in models.items():
-        inner, outer = represent(model, gone), represent(model, kept)
-        if name == "original":
-            base = {"forget": inner, "retain": outer}
-        rows[name]["similarity of features, forgotten (CKA)"] = _cka(inner, base["forget"])
-        rows[name]["similarity of features, retained (CKA)"] = _cka(outer, base["retain"])
-        if len(held) and len(fit):
-            rows[name]["a new head finds (accuracy)"] = linear_probe(
-                np.concatenate([inner[fit], outer]), np.concatenate([gone.labels[fit], kept.labels]),
-                inner[held], gone.labels[held].numpy(),
-            )  # fmt: skip
-
-
-def _cka(x: np.ndarray, y: np.ndarray) -> float:
-    return linear_cka(x, y) if min(x.std(0).max(), y.std(0).max()) > 0 else 0.0
-
-
-def features_moved(original: nn.Module, changed: nn.Module) -> float:
-    """‖θ' − θ‖ / ‖θ‖ over all weights but the head's; 0 when only the last layer was edited.
-
-    >>> a = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    >>> features_moved(a, a)
-    0.0
-    """
-    last = [head_name(original)]
-    before = {n: v for n, v in original.state_dict().items() if v.is_floating_point() and not inside(n, last)}
-    after = changed.state_dict()
-    moved = sum(float((after[n] - v).double().square().sum()) for n, v in before.items())
-    size = sum(float(v.double().square().sum()) for v in before.values())
-    return (moved / max(size, 1e-30)) ** 0.5
-
-
-def _verdict(rows: dict[str, dict[str, float]], moved: float, problem: ForgetProblem) -> tuple[list[str], bool]:
-    before, after = rows["original"], rows["unlearned"]
-    gone = before["forget accuracy"] - after["forget accuracy"]
-    probe = "a new head finds (accuracy)"
-    # What a new head finds in a retrained model's features; without one, nearly all that it finds in the original's.
-    usual = rows["retrained"][probe] + 0.1 if "retrained" in rows else KEPT * before.get(probe, 1.0)
-    found = after.get(probe, 0.0) > usual
-    head_only = moved < UNTOUCHED
-    suppressed = gone > 0.05 and (head_only or (found and bool(problem.classes)))
-    findings = []
-    if gone <= 0.05:
-        findings.append(
-            "The model says the same about the forgotten pictures as before: by its answers it forgot nothing."
-        )
-    elif head_only:
-        findings.append(
-            "Suppressed, not deleted: only the last layer was changed, and the features are the original's."
-        )
-    elif suppressed:
-        findings.append(
-            f"Suppressed, not deleted: a new last layer on the features names {after[probe]:.0%} of the forgotten "
-            f"pictures (on the original's {before[probe]:.0%})."
-        )
-    else:
-        findings.append(
-            "By every test made here the model behaves as if it had not been trained on the forgotten pictures."
-        )
-    attack = after["membership by loss (AUC)"]
-    if attack > 0.6 and gone > 0.05 and not suppressed:
-        findings[0] = "Forgetting is incomplete: an attacker still tells forgotten pictures from ones never seen."
-    findings.append(
-        f"Membership by loss: AUC {before['membership by loss (AUC)']:.2f} before, {attack:.2f} after; 0.50 is what "
-        "pictures never seen give; far below it they were visibly treated."
-    )
-    lost = before["test accuracy"] - after["test accuracy"]
-    findings.append(
-        f"Accuracy on test pictures: {before['test accuracy']:.1%} before, {after['test accuracy']:.1%} after."
-    )
-    if lost > 0.02:
-        findings.append(f"The rest suffered: {100 * lost:.1f} points of test accuracy were lost.")
-    if "retrained" not in rows:
-        findings.append(
-            "No retrained model was given, so closeness to one is not known; it is the only full comparison."
-        )
-    return findings, suppressed
+def _add(rows: dict[str, dict[str, float]], more: Mapping[str, Mapping[str, float]]) -> None:
+    for name, figures in more.items():
+        rows[name] |= figures
 
 
 def distance_to_aim(result: Audit, problem: ForgetProblem) -> float:

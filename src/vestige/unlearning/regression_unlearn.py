@@ -51,8 +51,8 @@ class Blindspot:
 
     b, the blindspot model: the same architecture from fresh weights, trained ``blind_epochs`` on D_r alone. AT: see
     `attention_map`, taken after each block's last ReLU. β = 0 leaves the attention term out. layers: names of modules,
-    all blocks but the head by default. Outputs may have any number of columns (a classifier's logits are met likewise,
-    with its own loss as L_r).
+    all blocks but the head by default. schedule: of the student's rate, see `Tuning`. Outputs may have any number of
+    columns (a classifier's logits are met likewise, with its own loss as L_r).
 
     Source: Deep Regression Unlearning, ICML 2023; defaults are its AgeDB recipe (Adam 1e-3, batches of 256, one epoch).
 
@@ -69,6 +69,7 @@ class Blindspot:
     blind_lr: float = 0.01
     batch_size: int = 256
     layers: Sequence[str] | None = None
+    schedule: str = "constant"
 
     @staticmethod
     def measure(
@@ -106,8 +107,9 @@ class Blindspot:
             return total
 
         tuning = problem.tuning(
-            lr=self.lr, epochs=self.epochs, optimizer="adam", weight_decay=0.0, batch_size=self.batch_size
-        )
+            lr=self.lr, epochs=self.epochs, optimizer="adam", weight_decay=0.0, batch_size=self.batch_size,
+            schedule=self.schedule,
+        )  # fmt: skip
         return problem.tune([Phase(samples, loss)], tuning, teachers=(blind,)).model
 
 
@@ -124,6 +126,7 @@ class GaussianTargets:
     lr: float = 1e-3
     epochs: int = 1
     batch_size: int = 256
+    schedule: str = "constant"
 
     def erase(self, problem: ForgetProblem) -> nn.Module:
         y = problem.labels()
@@ -134,8 +137,9 @@ class GaussianTargets:
         noise = torch.randn(forget.labels.shape, generator=generator)
         wrong = forget.with_targets(y.mean(0) + y.std(0) * noise)
         tuning = problem.tuning(
-            lr=self.lr, epochs=self.epochs, optimizer="adam", weight_decay=0.0, batch_size=self.batch_size
-        )
+            lr=self.lr, epochs=self.epochs, optimizer="adam", weight_decay=0.0, batch_size=self.batch_size,
+            schedule=self.schedule,
+        )  # fmt: skip
         return problem.tune([Phase(joined([wrong, problem.retain]), fit)], tuning).model
 
 

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from vestige.core.errors import UsageError
+from vestige.engines.forgetting.cost import Cost, measured
 from vestige.engines.forgetting.loop import Phase, Tuning, tune
 from vestige.engines.forgetting.losses import fit
 from vestige.engines.forgetting.problem import ForgetProblem
 from vestige.engines.forgetting.samples import Samples
+from vestige.nn.access import NORMS
 
 
 def train(fresh: nn.Module, samples: Samples, tuning: Tuning) -> nn.Module:
@@ -33,3 +35,33 @@ def retrain(problem: ForgetProblem, seed: int | None = None) -> nn.Module:
             if name in problem.mask:
                 parameter.mul_(problem.mask[name])
     return problem.tune([Phase(problem.retain, fit)], tuning, fresh).model
+
+
+def usual_training(model: nn.Module) -> Tuning:
+    """A recipe to train the architecture from fresh weights with when nobody says how it was trained: 20 epochs, one
+    cycle of the rate, mirrored pictures; SGD for networks with batch normalisation, Adam for others."""
+    if any(isinstance(part, NORMS) for part in model.modules()):
+        return Tuning(20, 0.1, batch_size=64, schedule="onecycle", augment="flip")
+    return Tuning(20, 1e-3, optimizer="adam", weight_decay=0.0, batch_size=64, schedule="onecycle", augment="flip")
+
+
+def expected_cost(problem: ForgetProblem, least: float = 0.4) -> Cost:
+    """What `retrain` would take, from a few of its steps: seconds, and peak memory where whole batches were tried.
+
+    least: seconds to try for; a slow network is tried on a few samples only.
+    """
+    retain, tuning = problem.retain, replace(problem.training, epochs=1)
+    enough = min(4 * tuning.batch_size, len(retain))
+    fresh, tried = problem.fresh(problem.seed), min(4, len(retain))
+    tune(fresh, [Phase(retain.take(range(tried)), fit)], tuning)  # the first steps of a process are slower
+    while True:
+        with measured() as cost:
+            tune(fresh, [Phase(retain.take(range(tried)), fit)], tuning)
+        if cost.seconds >= least or tried >= enough:
+            break
+        tried = min(4 * tried, enough)
+    epochs = problem.training.epochs
+    peak = cost.peak_mb if tried >= min(tuning.batch_size, len(retain)) else float("nan")
+    passed = epochs * len(retain)
+    steps = epochs * -(-len(retain) // tuning.batch_size)
+    return Cost(cost.seconds * passed / tried, passed, passed, steps, peak)

@@ -39,15 +39,17 @@ CLASSES, FORGOTTEN, OWN = 9, 0, (1, 3, 4, 5, 7)
 IMAGES, OWN_IMAGES = 6000, 1200
 TRAINING = Tuning(12, 1e-3, optimizer="adam", weight_decay=0.0, batch_size=64, schedule="onecycle", augment="flip")
 PERSONALISE = Tuning(4, 2e-4, optimizer="adam", weight_decay=0.0, batch_size=64, augment="flip")
-#: The published settings of the mask; blocks and damping are those of the system's defaults.
+DEPTH = 6
+#: The published settings of the mask, 4 % of the expansion matrices of all blocks; blocks and damping are the
+#: defaults. On validation pictures of another pool a mask on the last blocks alone cost no personal accuracy.
 METHOD = ZkApex(
-    fraction=0.04, block=64, damping=1.0, layers=tuple(f"encoder.blocks.{i}.mlp.fc1.weight" for i in (3, 4, 5))
+    fraction=0.04, block=64, damping=1.0, layers=tuple(f"encoder.blocks.{i}.mlp.fc1.weight" for i in range(DEPTH))
 )
 CHEATS, TRIALS = 1000, 300
 
 
 def build() -> nn.Module:
-    return Classifier(ViT(ViTConfig(32, 8, 96, 6, 4)), CLASSES, drop_path=0.0)
+    return Classifier(ViT(ViTConfig(32, 8, 96, DEPTH, 4)), CLASSES, drop_path=0.0)
 
 
 @dataclass(frozen=True, eq=False)
