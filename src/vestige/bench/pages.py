@@ -119,7 +119,8 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1400p
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
 th { position: sticky; top: 0; background: Canvas; } .t { text-align: left; }
-td.note { text-align: left; color: GrayText; } img { max-width: 100%; background: #fff; border-radius: 6px; }
+td.note { text-align: left; color: GrayText; white-space: normal; min-width: 16rem; }
+img { max-width: 100%; background: #fff; border-radius: 6px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: 13px; } dd { margin: 0; }
 .v { color: #000; } .lead { font-size: 18px; font-weight: 600; }
 """
