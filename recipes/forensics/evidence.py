@@ -73,7 +73,8 @@ def build(ctx: RecipeContext) -> Job:
         facts |= _threshold(head, float(o["rate"]), int(o["limit"]), ctx.seed)
         save_network(out / "generated_image.safetensors", head, "generated_image", facts)
 
-    return Job(EvidenceHead(group_sizes()).measure(real), step, batches, evaluate=evaluate, save=save)
+    head = EvidenceHead(group_sizes(), sorted(set(families.values()))).measure(real).match(real, fakes, families)
+    return Job(head, step, batches, evaluate=evaluate, save=save)
 
 
 def _photographs(part: str, limit: int, seed: int) -> np.ndarray:

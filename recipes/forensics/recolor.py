@@ -1,13 +1,14 @@
 """The recoloured-picture examiner, and the networks it is compared with, on the same batches.
 
     vestige learn recipes/forensics/recolor
-    vestige learn recipes/forensics/recolor --set networks=all,spatial,channels,pixels --set steps=2000
+    vestige learn recipes/forensics/recolor --set networks=all,spatial,channels,pixels,inputs --set steps=2000
 
 Every photograph of the training part gives genuine versions (every third after a method's own arithmetic, with itself
 as reference) and as many recoloured by the four training methods, all treated alike; see `vestige.data.recolouring`.
 Without data the pictures are rendered scenes, which serves to try the recipe and nothing else. ``networks``: "all" is
-the examiner, "channels" and "spatial" see half of its maps, "pixels" is a plain network on RGB. ``each``: recoloured
-versions of a photograph. ``limit``: photographs, 0 all.
+the examiner, "channels" and "spatial" see half of its maps, "pixels" is a plain network on RGB, "inputs" one that also
+sees differences of channels and the illumination. ``each``: recoloured versions of a photograph. ``limit``:
+photographs, 0 all.
 
 Results: recolor.safetensors, and recolor_NETWORK.safetensors of the others, for the package's weights folder.
 """
@@ -31,7 +32,7 @@ from vestige.data.scenes import render_pack
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics.learned import save_network
-from vestige.forensics.recolor_net import Contest, log_odds_of
+from vestige.forensics.recolor_net import ON_PIXELS, Contest, log_odds_of
 from vestige.metrics.detection import auroc
 from vestige.nn.cooccurrence import SETS, cooccurrence
 
@@ -82,7 +83,7 @@ def build(ctx: RecipeContext) -> Job:
         assert isinstance(model, Contest)
         facts: Mapping[str, Any] = {"photographs": len(parts["train"]), "methods": list(TRAINING), **validate(model)}
         for name, net in model.nets.items():
-            slug = "recolor_pixels" if name == "pixels" else "recolor"
+            slug = f"recolor_{name}" if name in ON_PIXELS else "recolor"
             file = "recolor" if name == "all" else f"recolor_{name}"
             save_network(out / f"{file}.safetensors", net, slug, facts)
 
@@ -131,5 +132,5 @@ RECIPE = Recipe(
         "accuracy, other methods": "0.70, and 0.05 above the plain network and the inter-channel maps",
         "AUC after JPEG 90": "0.75",
     },
-    options={"networks": "all,channels,pixels", "each": 4, "limit": 0},
+    options={"networks": "all,channels,pixels,inputs", "each": 4, "limit": 0},
 )  # fmt: skip

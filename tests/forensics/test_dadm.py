@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vestige.bench.claims.forensics.dadm import GatedNet
 from vestige.core.errors import UsageError
 from vestige.data.presentations import ATTACKS, present
 from vestige.forensics.dadm import DADM, MODALITIES, DADMNet, angle_loss, dadm_loss, shared_information, turned
@@ -112,3 +113,16 @@ def test_wrong_pictures_are_refused() -> None:
         net()({"rgb": torch.rand(1, 3, 64, 64)})
     with pytest.raises(UsageError, match="transformer"):
         DADMNet("huge")
+
+
+def test_gated_modalities_see_nothing_of_each_other() -> None:
+    torch.manual_seed(0)
+    network = GatedNet(n_domains=1, size=32, mim=False).eval()
+    shown = pictures()
+    each = network.each(shown)
+    other = network.each({**shown, "depth": torch.zeros_like(shown["depth"])})
+    torch.testing.assert_close(each[:, [0, 2]], other[:, [0, 2]])
+    assert (each[:, 1] != other[:, 1]).any()
+    sure = torch.zeros(1, 3, 2)
+    sure[0, 1] = torch.tensor([9.0, -9.0])
+    assert network.joined(sure)[0, 0] > 0.9 * 9  # the one that knows decides

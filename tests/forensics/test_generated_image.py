@@ -25,7 +25,6 @@ from vestige.forensics.generated_image import (
     evidence_of,
     fit_head,
     head_training,
-    soft_maximum,
 )
 from vestige.metrics.detection import auroc
 
@@ -99,11 +98,30 @@ def test_judges_are_settled_on_real_pictures():
     head = EvidenceHead({"a": 2, "b": 3}).measure(real)
     head.weight.data += torch.linspace(-1, 1, 5)
     judged = head.settle(real).judged(real)
-    assert list(judged) == ["a", "b", "judges", "distance"]
-    for values in judged.values():
-        np.testing.assert_allclose(values.mean(), 0, atol=1e-4)
-        np.testing.assert_allclose(values.std(ddof=1), 1, atol=1e-3)
-    np.testing.assert_allclose(head.score(real), soft_maximum(np.stack(list(judged.values()), 1)))
+    assert list(judged) == ["a", "b", "judges", "distance", "family"]
+    assert not judged["family"].any()
+    for name in ("a", "b", "judges", "distance"):
+        np.testing.assert_allclose(judged[name].mean(), 0, atol=1e-4)
+        np.testing.assert_allclose(judged[name].std(ddof=1), 1, atol=1e-3)
+    np.testing.assert_allclose(head.score(real), 0.5 * judged["judges"] + 0.5 * judged["distance"])
+
+
+def test_filters_see_their_family_beyond_what_is_usual():
+    draw = np.random.default_rng(0)
+    mixed = draw.normal(0, 1, (4, 4))
+    real, held = ((draw.normal(0, 1, (400, 4)) @ mixed).astype(np.float32) for _ in range(2))
+    way = {"a": mixed[0] * 3, "b": mixed[1] * 3}
+    fakes = {name: real[:100] + shift.astype(np.float32) for name, shift in way.items()}
+    families = {"a": "first", "b": "second"}
+    head = EvidenceHead({"g": 4}, ["first", "second"]).measure(real).match(real, fakes, families).settle(real)
+    assert EvidenceHead(**head.settings).families == ["first", "second"]
+    for name, shift in way.items():
+        found = head.matches(held + shift.astype(np.float32))
+        assert found[families[name]].mean() > 2
+        assert head.judged(held + shift.astype(np.float32))["family"].mean() > head.judged(held)["family"].mean() + 1
+    np.testing.assert_allclose(head.matches(real)["first"].mean(), 0, atol=1e-3)
+    with pytest.raises(UsageError, match="third"):
+        EvidenceHead({"g": 4}, ["third"]).measure(real).match(real, fakes, families)
 
 
 def test_traces_that_no_judge_knows_count_in_either_direction():

@@ -14,7 +14,7 @@ from vestige.data.recolouring import recolour
 from vestige.forensics import learned
 from vestige.forensics.learned import load_network, save_network
 from vestige.forensics.recolor import RecolorDetector, effect_size, neighbour_correlation, squares
-from vestige.forensics.recolor_net import Contest, PixelNet, RecolorNet, log_odds_of
+from vestige.forensics.recolor_net import Contest, PixelNet, RecolorNet, ThreeInputNet, illumination, log_odds_of
 from vestige.metrics.detection import auroc
 
 
@@ -63,7 +63,7 @@ def test_gradients_reach_the_pixels_through_soft_maps(photos: np.ndarray) -> Non
 
 def test_networks_of_a_contest_share_nothing(photos: np.ndarray) -> None:
     torch.manual_seed(0)
-    contest = Contest(("all", "channels", "spatial", "pixels")).eval()
+    contest = Contest(("all", "channels", "spatial", "pixels", "inputs")).eval()
     images = torch.from_numpy(photos[:2])
     maps = contest.nets["all"].maps(images)
     found = contest(maps, images.float() / 255)
@@ -72,13 +72,25 @@ def test_networks_of_a_contest_share_nothing(photos: np.ndarray) -> None:
     torch.testing.assert_close(
         found["spatial"], log_odds_of(contest.nets["spatial"], contest.nets["spatial"].maps(images))
     )
-    torch.testing.assert_close(found["pixels"], log_odds_of(contest.nets["pixels"], images))
+    for name in ("pixels", "inputs"):
+        torch.testing.assert_close(found[name], log_odds_of(contest.nets[name], images))
     found["pixels"].sum().backward()
     assert all(p.grad is None for name, net in contest.nets.items() if name != "pixels" for p in net.parameters())
     with pytest.raises(UsageError, match="Networks are"):
         Contest(("palette",))
     with pytest.raises(UsageError, match="spatial and channels"):
         RecolorNet(sets=())
+
+
+def test_the_light_is_the_colour_of_the_steps() -> None:
+    grey = torch.rand(1, 1, 40, 56, generator=torch.Generator().manual_seed(0))
+    tint = torch.tensor([0.8, 0.5, 0.33166])  # of length 1
+    light = illumination(grey * tint.view(1, 3, 1, 1))
+    assert light.shape == (1, 3, 10, 14)
+    torch.testing.assert_close(light, tint.view(1, 3, 1, 1).expand_as(light), atol=1e-3, rtol=0)
+    torch.testing.assert_close(illumination(torch.full((1, 3, 16, 16), 0.4)), torch.full((1, 3, 4, 4), 3**-0.5))
+    net = ThreeInputNet().eval()
+    assert [tuple(net(torch.rand(2, 3, *size)).shape) for size in ((224, 224), (61, 90))] == [(2,), (2,)]
 
 
 def test_weights_come_back_and_others_are_refused(tmp_path, photos: np.ndarray) -> None:

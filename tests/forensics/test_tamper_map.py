@@ -8,7 +8,15 @@ from vestige.core.subjects import ImageSubject
 from vestige.data.manipulated import manipulated
 from vestige.forensics.learned import save_network
 from vestige.forensics.tamper_map import TamperMap, maps_of
-from vestige.forensics.tamper_net import TraceNet, localisation_loss, masks_at, pixel_scores, trace_stack
+from vestige.forensics.tamper_net import (
+    TraceNet,
+    halved,
+    localisation_loss,
+    masks_at,
+    mirrored,
+    pixel_scores,
+    trace_stack,
+)
 from vestige.forensics.traces import CHANNELS, trace_maps
 from vestige.metrics.segmentation import pixel_auroc
 
@@ -71,6 +79,31 @@ def test_the_network_fits_any_size_and_sees_a_picture_relative_to_itself():
     torch.testing.assert_close(net(moved)[0], net(maps)[0], atol=0.1, rtol=0.1)
     constant, _ = net(torch.zeros(1, CHANNELS + 1, 8, 8))
     assert torch.isfinite(constant).all()
+
+
+def test_two_scales_are_the_mean_of_what_is_said_at_each():
+    net = small().eval()
+    maps = torch.randn(2, CHANNELS + 1, 20, 30)
+    with torch.no_grad():
+        fine, coarse, both = net(maps), net(halved(maps)), net.at_two_scales(maps)
+    torch.testing.assert_close(both[1], (fine[1] + coarse[1]) / 2)
+    larger = torch.nn.functional.interpolate(coarse[0], size=(20, 30), mode="bilinear")
+    torch.testing.assert_close(both[0], (fine[0] + larger) / 2)
+    assert halved(maps[:, :, :5, :7]).shape == (2, CHANNELS + 1, 3, 4)
+    assert net.at_two_scales(maps[:, :, :17, :21])[0].shape == (2, 1, 17, 21)
+    with torch.no_grad():
+        found = pixel_scores(net, maps, batch=1)
+    np.testing.assert_allclose(found[0], both[0][:, 0].numpy(), atol=1e-5)
+
+
+def test_maps_and_masks_are_mirrored_together():
+    maps = torch.arange(2 * 40.0).reshape(2, 1, 40, 1).repeat(16, 1, 1, 5) + torch.arange(5.0) / 10
+    turned, masks = mirrored(maps, maps.clone(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(turned, masks)
+    ways = {(bool(a[0, 0, 0] > a[0, -1, 0]), bool(a[0, 0, 0] > a[0, 0, -1])) for a in turned}
+    assert len(ways) == 4
+    for before, after in zip(maps, turned, strict=True):
+        torch.testing.assert_close(after.flatten().sort().values, before.flatten().sort().values)
 
 
 def test_loss_has_gradients_and_rewards_the_right_map():

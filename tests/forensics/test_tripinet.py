@@ -8,6 +8,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch.nn import functional as F
 
+from vestige.bench.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet
 from vestige.core.errors import UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
@@ -118,6 +119,21 @@ def test_every_part_learns_and_the_loss_falls() -> None:
     assert costs[-1] < 0.85 * costs[0]
     held = net.eval().localize(x[16:]).numpy()
     assert auroc(masks[16:].ravel() > 0.5, held.ravel()) > 0.75
+
+
+@pytest.mark.parametrize("build", [PlainUNet, MVSSLite, ManTraLite])
+def test_what_it_is_compared_with_learns_in_all_its_parts(build) -> None:
+    torch.manual_seed(0)
+    net, x = build(), torch.rand(4, 3, 32, 48)
+    masks = torch.zeros(4, 1, 32, 48)
+    masks[:3, :, 8:24, 10:30] = 1
+    found = net(x)[0]
+    assert found.shape == masks.shape
+    loss = net.loss(x, masks) if hasattr(net, "loss") else tripinet_loss([found], masks)
+    loss["loss"].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+    if build is MVSSLite:
+        assert torch.isfinite(net.loss(x[3:], masks[3:])["loss"])  # nothing edited, nothing to outline
 
 
 def test_tiles_fade_into_each_other() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vestige.bench.claims.forensics.ucf import PlainNet, core_loss, self_blended
 from vestige.core.errors import UsageError
 from vestige.forensics import ucf
 from vestige.forensics.ucf import UCF, UCFNet, adain, triplet, ucf_loss
@@ -98,3 +99,22 @@ def test_unpaired_batches_and_wrong_sizes_are_refused() -> None:
         UCFNet("resnet")
     with pytest.raises(UsageError, match="network"):
         UCF().score(images)
+
+
+def test_faces_blended_with_themselves_keep_their_border() -> None:
+    faces = batch()[0]
+    made = self_blended(faces, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(made[:, :, [0, -1]], faces[:, :, [0, -1]])
+    assert ((made - faces).abs().amax((1, 2, 3)) > 0.02).all()
+    assert 0 <= made.min() <= made.max() <= 1
+    torch.testing.assert_close(made, self_blended(faces, torch.Generator().manual_seed(1)))
+
+
+def test_two_views_are_drawn_together() -> None:
+    torch.manual_seed(0)
+    images, methods = batch()
+    network = PlainNet(srm=False)
+    loss = core_loss(network, images.clone(), (methods > 0).float(), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is not None for p in network.parameters())

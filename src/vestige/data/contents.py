@@ -9,6 +9,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -82,19 +83,26 @@ class ContentSet:
 
 
 def content_set(
-    part: str, sources: Sequence[FakeSource], *, each: int = 40, size: int = 64, seed: int = 0
+    part: str,
+    sources: Sequence[FakeSource],
+    *,
+    each: int = 40,
+    size: int = 64,
+    seed: int = 0,
+    root: Path | None = None,
 ) -> ContentSet:
     """``each`` real pictures of every content for each generator, and as many that the generator made of them.
 
     part: of `PARTS`. Pictures of every origin are saved the same way. Photographs and faces come from the packs where
-    there are such; otherwise scenes take their place. Raises UsageError for another part or no sources.
+    there are such; otherwise scenes take their place. root: the folder of packs, by default `find_data_root`. Raises
+    UsageError for another part or no sources.
     """
     if part not in PARTS or not sources or each < 1:
         raise UsageError(f"A set of contents is one of {', '.join(PARTS)}, of at least one generator and picture.")
     count = each * len(sources)
     images, content, generator, names = [], [], [], []
     for kind in CONTENTS:
-        real = _pictures(kind, part, count, size, seed)
+        real = _pictures(kind, part, count, size, seed, root or find_data_root())
         kept = saved(real, seed)
         images.append(kept)
         generator += ["real"] * count
@@ -111,7 +119,7 @@ def content_set(
     return ContentSet(np.concatenate(images), origin != "real", np.array(content), origin, np.array(names))
 
 
-def _pictures(kind: str, part: str, count: int, size: int, seed: int) -> np.ndarray:
+def _pictures(kind: str, part: str, count: int, size: int, seed: int, root: Path | None) -> np.ndarray:
     """uint8 count×3×size×size; the same picture may be cut twice, never in two parts."""
     number = PARTS.index(part)
     own = 10_000 * (seed + 1) + 1000 * number
@@ -124,9 +132,9 @@ def _pictures(kind: str, part: str, count: int, size: int, seed: int) -> np.ndar
             share = draw.uniform(0.3, 0.7)
             made.append(np.round(_as_bytes(flat) * share + _as_bytes(drawn) * (1 - share)).astype(np.uint8))
         return np.stack(made)
-    if kind in ("photos", "faces") and find_data_root():
+    if kind in ("photos", "faces") and root:
         with contextlib.suppress(InputError):  # a data folder without this pack
-            return _cut(kind, number, count, size, seed)
+            return _cut(kind, number, count, size, seed, root)
     return render_pack(count, size, own + 500 * CONTENTS.index(kind)).images
 
 
@@ -138,12 +146,12 @@ def _as_bytes(picture: np.ndarray) -> np.ndarray:
     return x if x.shape[0] == 3 else x.transpose(2, 0, 1)
 
 
-def _cut(kind: str, number: int, count: int, size: int, seed: int) -> np.ndarray:
+def _cut(kind: str, number: int, count: int, size: int, seed: int, root: Path) -> np.ndarray:
     if kind == "photos":
-        images = named_pack("photos", ("train", "val", "test")[number], size=256).images
+        images = named_pack("photos", ("train", "val", "test")[number], root=root, size=256).images
         reduce = 2
     else:
-        pack = named_pack("faces", size=(112, 92), label="person")
+        pack = named_pack("faces", root=root, size=(112, 92), label="person")
         people = rng(0, "people").permutation(np.unique(pack.labels))
         chosen = np.array_split(people, [len(people) // 2, 3 * len(people) // 4])[number]
         images, reduce = pack.images[np.isin(pack.labels, chosen)], 1

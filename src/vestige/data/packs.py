@@ -238,8 +238,8 @@ def find_data_root() -> Path | None:
     return next((p for p in (Path("../shared/data"), Path("data")) if p.is_dir()), None)
 
 
-def named_pack(name: str, part: str = "all", **options: Any) -> Pack:
-    """A research data pack by name; options as in `load_pack`.
+def named_pack(name: str, part: str = "all", *, root: Path | None = None, **options: Any) -> Pack:
+    """A research data pack by name; options as in `load_pack`. root: the folder of packs, by default `find_data_root`.
 
     part: "all", "train", "val" or "test". A pack with a test file of its own (CIFAR-10) keeps it: "test" is that
     file, "train" and "val" are 90 % and 10 % of the other. Otherwise parts are 80 %, 10 % and 10 %, by item name.
@@ -247,7 +247,7 @@ def named_pack(name: str, part: str = "all", **options: Any) -> Pack:
     """
     if part not in ("all", "train", "val", "test"):
         raise UsageError(f"part is {part!r}; choose all, train, val or test.")
-    root = find_data_root()
+    root = root or find_data_root()
     if root is None:
         raise InputError("The research data packs are not here; point VESTIGE_DATA to their folder.")
     known = sorted(p.name for p in root.iterdir() if any(p.glob("*.parquet")))

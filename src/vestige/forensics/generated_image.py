@@ -1,13 +1,14 @@
 """The default examiner of generated pictures: seven groups of evidence, and whatever stands out of them.
 
-One linear judge reads each group of `vestige.forensics.generated_evidence`. A judge of everything at once leans on
-whatever tells the generators of its training apart from photographs; judges of single groups have to get along with
-what each sees, and carry over better to generators never seen. A generator unlike those of the training can leave
-traces that no judge looks for, or the opposite ones; so the distance from photographs counts as well, in any direction.
-The score is a soft maximum of the judges, their mean and that distance.
+For every family of generators, a matched filter over all measurements of `vestige.forensics.generated_evidence` asks
+how far a square lies from photographs the way that family does. One linear judge reads each group: it has to get along
+with what the group sees, and carries over to generators never seen. A generator unlike those of the training can leave
+traces that neither looks for; so the distance from photographs counts as well, in any direction. The score is
 
-Sources: On Combining Classifiers, IEEE TPAMI 1998 (mean and maximum of judges that see different measurements); On the
-Generalised Distance in Statistics, 1936 (the distance).
+    soft maximum of the filters + ½ mean of the judges + ½ mean distance,  each in spreads of photographs.
+
+Sources: The Use of Multiple Measurements in Taxonomic Problems, 1936 (the filters); On Combining Classifiers, IEEE
+TPAMI 1998 (judges that see different measurements); On the Generalised Distance in Statistics, 1936 (the distance).
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
 #: Measurements are cut off at so many spreads of photographs, so that one outlier does not decide.
 _CUT = 8.0
-#: Share of the mean variance that the covariance of photographs is mixed with, and how soft the maximum is, in spreads.
-_SHRINK, _SOFT = 0.02, 0.3
+#: Share of the mean variance that covariances of photographs are mixed with: of a group, and of all measurements.
+_SHRINK, _SHRINK_ALL = 0.02, 0.03
+#: How soft the maximum is, in spreads.
+_SOFT = 0.3
 #: What the groups are called in reports.
 WORDS = {
     "residual": "noise and its correlation with itself",
@@ -52,10 +55,11 @@ WORDS = {
 
 
 class EvidenceHead(nn.Module):
-    """One linear judge for each group, and how far from photographs a group is.
+    """Filters for families of generators, one linear judge for each group, and how far from photographs a group is.
 
-    forward(evidence N×F) -> logits N×G, above 0 for generated. sizes: measurements of each group, in order. What is
-    usual among real pictures comes from `measure`, the units of judges and distances from `settle`.
+    forward(evidence N×F) -> logits of the judges N×G, above 0 for generated. sizes: measurements of each group, in
+    order. families: of generators, each with a filter. What is usual among real pictures comes from `measure`, the
+    filters from `match`, and the units of everything from `settle`.
 
     >>> EvidenceHead({"a": 3, "b": 2})(torch.zeros(4, 5)).shape
     torch.Size([4, 2])
@@ -65,13 +69,15 @@ class EvidenceHead(nn.Module):
     spread: Tensor
     mean: Tensor
     scale: Tensor
+    filters: Tensor
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
+    def __init__(self, sizes: Mapping[str, int], families: Sequence[str] = ()) -> None:
         super().__init__()
         if not sizes or min(sizes.values()) < 1:
             raise UsageError("A judge needs at least one group of evidence, each with at least one measurement.")
         self.sizes = {str(name): int(size) for name, size in sizes.items()}
-        self.settings: dict[str, Any] = {"sizes": self.sizes}
+        self.families = [str(name) for name in families]
+        self.settings: dict[str, Any] = {"sizes": self.sizes, "families": self.families}
         count, groups = sum(self.sizes.values()), len(self.sizes)
         self.weight = nn.Parameter(torch.zeros(count))
         self.bias = nn.Parameter(torch.zeros(groups))
@@ -79,9 +85,10 @@ class EvidenceHead(nn.Module):
         self.register_buffer("spread", torch.ones(count))
         for name, size in self.sizes.items():
             self.register_buffer(f"whiten_{name}", torch.eye(size))
-        # Of the judges, of the distances, of the mean of either.
-        self.register_buffer("mean", torch.zeros(2 * groups + 2))
-        self.register_buffer("scale", torch.ones(2 * groups + 2))
+        self.register_buffer("filters", torch.zeros(len(self.families), count))
+        # Of the judges, of the distances, of the filters, of the mean of the judges and of that of the distances.
+        self.register_buffer("mean", torch.zeros(2 * groups + len(self.families) + 2))
+        self.register_buffer("scale", torch.ones(2 * groups + len(self.families) + 2))
 
     def _units(self, features: Tensor) -> Tensor:
         return ((features - self.usual) / self.spread).clamp(-_CUT, _CUT)
@@ -106,23 +113,36 @@ class EvidenceHead(nn.Module):
         self.usual.copy_(x.mean(0))
         self.spread.copy_(x.std(0) + 1e-3)
         for name, part in zip(self.sizes, self._split(self._units(x)), strict=True):
-            size = part.shape[1]
-            own = torch.cov(part.T.double()).reshape(size, size)
-            own = (1 - _SHRINK) * own + (_SHRINK * own.diagonal().mean() + 1e-6) * torch.eye(size)
-            getattr(self, f"whiten_{name}").copy_(torch.linalg.cholesky(torch.linalg.inv(own)))
+            getattr(self, f"whiten_{name}").copy_(torch.linalg.cholesky(_inverse(part, _SHRINK)))
+        return self
+
+    @torch.no_grad()
+    def match(self, real: np.ndarray, fakes: Mapping[str, np.ndarray], families: Mapping[str, str]) -> EvidenceHead:
+        """Filters w = C⁻¹m / √(mᵀC⁻¹m) of the families, m the mean over a family's sources of their mean evidence.
+
+        real, C: evidence N×F of real pictures and its covariance. fakes: evidence of each source. families: of the
+        sources. Raises UsageError for a family without a source.
+        """
+        inverse = _inverse(self._units(torch.from_numpy(real)), _SHRINK_ALL)
+        for row, family in enumerate(self.families):
+            own = [x for name, x in fakes.items() if families[name] == family and len(x)]
+            if not own:
+                raise UsageError(f"No source belongs to the family {family}.")
+            m = torch.stack([self._units(torch.from_numpy(x)).double().mean(0) for x in own]).mean(0)
+            self.filters[row] = inverse @ m / (m @ inverse @ m).clamp_min(1e-12).sqrt()
         return self
 
     def _judgements(self, features: Tensor) -> Tensor:
-        """N×(2G + 2): judges, distances, the mean of the judges and that of the distances, in units set so far."""
+        """N×(2G + K + 2): judges, distances, filters, means of judges and of distances, in units set so far."""
         groups = len(self.sizes)
-        single = torch.cat([self(features), self.distances(features)], 1)
+        single = torch.cat([self(features), self.distances(features), self._units(features) @ self.filters.T], 1)
         single = (single - self.mean[:-2]) / self.scale[:-2]
-        means = torch.stack([single[:, :groups].mean(1), single[:, groups:].mean(1)], 1)
+        means = torch.stack([single[:, :groups].mean(1), single[:, groups : 2 * groups].mean(1)], 1)
         return torch.cat([single, (means - self.mean[-2:]) / self.scale[-2:]], 1)
 
     @torch.no_grad()
     def settle(self, real: np.ndarray) -> EvidenceHead:
-        """Bring every judge, every distance and their means to mean 0 and spread 1 on evidence of real pictures."""
+        """Bring judges, distances, filters and the means to mean 0 and spread 1 on evidence of real pictures."""
         self.mean.zero_()
         self.scale.fill_(1)
         for part in (slice(-2), slice(-2, None)):  # the means are of what has its units already
@@ -133,15 +153,37 @@ class EvidenceHead(nn.Module):
 
     @torch.no_grad()
     def judged(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Evidence N×F -> float64 N each: how far every judge (by its group's name), "judges", their mean, and
-        "distance", the mean distance, put it from real pictures, in their spreads."""
+        """Evidence N×F -> float64 N each, in spreads of real pictures: how far every judge (by its group's name) puts
+        it from them, "judges", their mean, "distance", the mean distance, and "family", the soft maximum of the filters
+        (0 without any)."""
         found = self._judgements(torch.from_numpy(features)).double().numpy()
-        named = dict(zip(self.sizes, found[:, : len(self.sizes)].T, strict=True))
-        return {**named, "judges": found[:, -2], "distance": found[:, -1]}
+        groups = len(self.sizes)
+        named = dict(zip(self.sizes, found[:, :groups].T, strict=True))
+        filters = found[:, 2 * groups : -2]
+        family = soft_maximum(filters) if filters.shape[1] else np.zeros(len(found))
+        return {**named, "judges": found[:, -2], "distance": found[:, -1], "family": family}
+
+    @torch.no_grad()
+    def matches(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Evidence N×F -> float64 N for every family: how far its filter puts it from real pictures, in spreads."""
+        found = self._judgements(torch.from_numpy(features)).double().numpy()
+        return dict(zip(self.families, found[:, 2 * len(self.sizes) : -2].T, strict=True))
 
     def score(self, features: np.ndarray) -> np.ndarray:
-        """Evidence N×F -> float64 N: soft maximum of all that `judged` tells."""
-        return soft_maximum(np.stack(list(self.judged(features).values()), 1))
+        """Evidence N×F -> float64 N, see the module."""
+        return weighed(self.judged(features))
+
+
+def weighed(judged: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The score that follows from what `EvidenceHead.judged` tells."""
+    return np.asarray(judged["family"] + 0.5 * judged["judges"] + 0.5 * judged["distance"])
+
+
+def _inverse(units: Tensor, shrink: float) -> Tensor:
+    """Inverse covariance float64 F×F of measurements N×F, mixed with a share of their mean variance."""
+    size = units.shape[1]
+    own = torch.cov(units.T.double()).reshape(size, size)
+    return torch.linalg.inv((1 - shrink) * own + (shrink * own.diagonal().mean() + 1e-6) * torch.eye(size))
 
 
 def soft_maximum(values: np.ndarray) -> np.ndarray:
@@ -200,8 +242,9 @@ TRAINING = TrainConfig(
 def fit_head(
     real: np.ndarray, fakes: Mapping[str, np.ndarray], families: Mapping[str, str], config: TrainConfig = TRAINING,
 ) -> EvidenceHead:  # fmt: skip
-    """Train the judges on evidence and settle them on the real pictures; arguments as in `head_training`."""
-    head = EvidenceHead(group_sizes()).measure(real)
+    """Filters and trained judges, settled on the real pictures; arguments as in `head_training`."""
+    head = EvidenceHead(group_sizes(), sorted({families[name] for name in fakes})).measure(real)
+    head.match(real, fakes, families)
     batches, step = head_training(real, fakes, families, config.batch_size)
     with tempfile.TemporaryDirectory() as out:
         trained = Trainer(head, step, batches, config, out=out, device="cpu", quiet=True).run().model
@@ -271,12 +314,15 @@ class GeneratedImage:
         squares, why = squares_of(subject, self.side, self.count)
         if why:
             return Finding.not_applicable(self.slug, self.kind, why)
-        found = self.head.judged(evidence(squares))
-        score = float(soft_maximum(np.stack(list(found.values()), 1)).mean())
+        measured = evidence(squares)
+        found = self.head.judged(measured)
+        score = float(weighed(found).mean())
         threshold = float(self.facts.get("threshold", np.inf))
         odds = float(self.facts.get("slope", 1.0)) * score + float(self.facts.get("offset", 0.0))
         named = {name: float(values.mean()) for name, values in found.items()}
         strongest = sorted(self.head.sizes, key=lambda name: -named[name])[:3]
+        like = {name: float(values.mean()) for name, values in self.head.matches(measured).items()}
+        nearest = max(like, key=like.__getitem__, default="")
         return Finding(
             self.slug,
             self.kind,
@@ -290,10 +336,15 @@ class GeneratedImage:
             threshold=threshold if self.facts else None,
             false_positive_rate=self.facts.get("false_positive_rate"),
             evidence=(
-                f"mean over {len(squares)} squares of {self.side} pixels: {score:.2f} spreads from photographs",
+                f"mean over {len(squares)} squares of {self.side} pixels: score {score:.2f}, photographs are around 0",
+                *([f"of the known families most like: {nearest} ({like[nearest]:+.1f} spreads)"] if like else []),
                 "furthest from photographs: "
                 + ", ".join(f"{WORDS.get(name, name)} ({named[name]:+.1f})" for name in strongest),
                 f"distance from photographs in any direction: {named['distance']:+.1f}",
             ),
-            details={"squares": len(squares), **{name: round(value, 3) for name, value in named.items()}},
+            details={
+                "squares": len(squares),
+                **{name: round(value, 3) for name, value in named.items()},
+                "families": {name: round(value, 3) for name, value in like.items()},
+            },
         )

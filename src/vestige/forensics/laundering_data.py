@@ -19,11 +19,17 @@ from vestige.forensics.learned import WEIGHTS
 MODEL = WEIGHTS / "laundering_model"
 
 
-def photographs(part: str, *, size: int = 64, per_photo: int = 1, limit: int = 0, seed: int = 0) -> np.ndarray:
-    """uint8 N×3×size×size of photographs reduced by two; without the photos pack, rendered scenes."""
-    if find_data_root():
+def photographs(
+    part: str, *, size: int = 64, per_photo: int = 1, limit: int = 0, seed: int = 0, root: Path | None = None
+) -> np.ndarray:
+    """uint8 N×3×size×size of photographs reduced by two; without the photos pack, rendered scenes.
+
+    root: the folder of packs, by default `find_data_root`.
+    """
+    root = root or find_data_root()
+    if root:
         try:
-            images = named_pack("photos", part, size=256, limit=limit or None).images
+            images = named_pack("photos", part, root=root, size=256, limit=limit or None).images
             if len(images):
                 return squares(images, size, per_photo=per_photo, seed=seed)[0]
         except InputError:  # a data folder without photographs
@@ -50,10 +56,13 @@ def laundered(pictures: np.ndarray, model: str | Path | None = None) -> np.ndarr
 
 
 def three_kinds(
-    part: str, *, squares: int = 1, limit: int = 0, steps: int = 15, seed: int = 0
+    part: str, *, squares: int = 1, limit: int = 0, steps: int = 15, seed: int = 0, root: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """Pristine, laundered and full pictures of one part, as many of each; samples of parts differ in their seed."""
-    real = photographs(part, per_photo=squares, limit=limit, seed=seed)
+    """Pristine, laundered and full pictures of one part, as many of each; samples of parts differ in their seed.
+
+    root: the folder of packs, by default `find_data_root`.
+    """
+    real = photographs(part, per_photo=squares, limit=limit, seed=seed, root=root)
     number = ("train", "val", "test").index(part)
     full = synthetic(len(real), steps=steps, seed=10 * seed + number)
     return {"pristine": real, "laundered": laundered(real), "full": full}

@@ -94,7 +94,7 @@ class TamperMap:
         import torch
 
         with torch.inference_mode():
-            pixel, whole = self.network(torch.from_numpy(maps_of(subject))[None])
+            pixel, whole = self.network.at_two_scales(torch.from_numpy(maps_of(subject))[None])
             chances = torch.sigmoid(pixel[0, 0]) * torch.sigmoid(whole[0])
         return chances.numpy(), float(whole[0])
 

@@ -75,6 +75,29 @@ class TraceNet(nn.Module):
         tops = [ordered[:, : max(1, round(share * ordered.shape[1]))].mean(1) for share in SHARES]
         return pixel, self.whole(torch.stack(tops, 1))[:, 0]
 
+    def at_two_scales(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The answers to the maps and to their means over 2×2 places, averaged: small regions and large ones."""
+        pixel, whole = self(maps)
+        coarse, again = self(halved(maps))
+        coarse = F.interpolate(coarse, size=pixel.shape[2:], mode="bilinear", align_corners=False)
+        return (pixel + coarse) / 2, (whole + again) / 2
+
+
+def halved(maps: Tensor) -> Tensor:
+    """N×C×h×w -> N×C×⌈h/2⌉×⌈w/2⌉ means."""
+    return F.avg_pool2d(maps.float(), 2, ceil_mode=True)
+
+
+def mirrored(maps: Tensor, masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Maps and masks N×·×h×w, each picture turned left to right and upside down by chance.
+
+    The traces of a mirrored picture are, but for the two diagonals of a few filters, the mirrored traces.
+    """
+    for axis in (2, 3):
+        turned = (torch.rand(len(maps), generator=generator) < 0.5).to(maps.device)[:, None, None, None]
+        maps, masks = (torch.where(turned, x.flip(axis), x) for x in (maps, masks))
+    return maps, masks
+
 
 def trace_stack(images: np.ndarray) -> Tensor:
     """uint8 N×3×S×S -> float16 N×(CHANNELS + 1)×S/4×S/4, for training on many pictures."""
@@ -102,9 +125,9 @@ def localisation_loss(pixel: Tensor, whole: Tensor, masks: Tensor) -> dict[str, 
 
 
 def pixel_scores(network: TraceNet, stack: Tensor, batch: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """(logits float32 N×h×w, logits N) of trace maps."""
+    """(logits float32 N×h×w, logits N) of trace maps, at two scales."""
     found: Sequence[tuple[Tensor, Tensor]]
     with torch.no_grad():
         device = network.usual.device
-        found = [network(part.to(device)) for part in stack.split(batch)]
+        found = [network.at_two_scales(part.to(device)) for part in stack.split(batch)]
     return torch.cat([p[:, 0] for p, _ in found]).cpu().numpy(), torch.cat([w for _, w in found]).cpu().numpy()

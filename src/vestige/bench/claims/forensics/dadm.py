@@ -6,6 +6,8 @@ the cameras of the training. Depth and infrared are made from a dome and another
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
 from vestige.core.runtime import rng
@@ -24,12 +27,52 @@ from vestige.forensics.dadm import DADM, DADMNet, dadm_loss
 from vestige.metrics.detection import auroc, equal_error
 
 SIDE, STEPS, BATCH = 48, 150, 24
-OURS, NO_MASKS, CONCAT, DROPOUT = (
+OURS, NO_MASKS, CONCAT, DROPOUT, GATED, BEST = (
     "DADM",
     "DADM without masks",
     "concatenation, cross-entropy",
     "the same with modality dropout",
+    "modalities by themselves, weighed by certainty (MMDG-like)",
+    "of these the modality that is best in validation",
 )
+
+
+class GatedNet(DADMNet):
+    """Every modality decides by itself; a decision counts by how little entropy it has.
+
+    Source: Suppress and Rebalance: Towards Generalized Multi-Modal Face Anti-Spoofing, CVPR 2024 (uncertain modalities
+    are held down; here by their answers, not by their tokens).
+    """
+
+    def each(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        """Logits N×3×2 of presented and live by modality; without masks no stream sees another."""
+        return torch.einsum("nmd,kmd->nmk", self.tokens(pictures)[0], self.heads[0].unflatten(1, (3, -1)))
+
+    def joined(self, each: Tensor) -> Tensor:
+        p = each.softmax(2)
+        entropy = -(p * p.clamp_min(1e-9).log()).sum(2) / math.log(2)
+        return ((-4 * entropy).softmax(1)[..., None] * each).sum(1)
+
+    def forward(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        logits = self.joined(self.each(pictures))
+        return logits[:, 0] - logits[:, 1]
+
+    def loss(self, pictures: Mapping[str, Tensor], live: Tensor) -> dict[str, Tensor]:
+        each = self.each(pictures)
+        alone = F.cross_entropy(each.flatten(0, 1), live.repeat_interleave(3))
+        return {"loss": alone + F.cross_entropy(self.joined(each), live)}
+
+
+class _Alone(nn.Module):
+    """One modality of `GatedNet`."""
+
+    def __init__(self, network: GatedNet, modality: int) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+
+    def forward(self, pictures: Mapping[str, Tensor]) -> Tensor:
+        logits = self.network.each(pictures)[:, self.modality]
+        return logits[:, 0] - logits[:, 1]
 
 
 @dataclass(frozen=True)
@@ -76,14 +119,15 @@ def _shown(context: ClaimContext) -> dict[str, Shown]:
     return found
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=20)
 def _trained(context: ClaimContext, name: str, held: int) -> DADMNet:
     others = [c for c in range(len(CAMERAS)) if c != held]
     known = _shown(context)["train"].before(*others)
     domains = torch.tensor([others.index(int(c)) for c in known.cameras])
     full = name in (OURS, NO_MASKS)
     torch.manual_seed(context.seed)
-    network = DADMNet(n_domains=len(others) if full else 1, size=SIDE, mim=name == OURS, hidden=32)
+    build = GatedNet if name == GATED else DADMNet
+    network = build(n_domains=len(others) if full else 1, size=SIDE, mim=name == OURS, hidden=32)
     sides = [(known.live == value).nonzero().squeeze(1) for value in (0, 1)]
 
     def batches(number: int, generator: torch.Generator) -> Batch:
@@ -97,6 +141,8 @@ def _trained(context: ClaimContext, name: str, held: int) -> DADMNet:
     def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         assert isinstance(model, DADMNet)
         pictures, live, domain = batch
+        if isinstance(model, GatedNet):
+            return model.loss(pictures, live)
         weights = (0.2, 0.3, 0.15) if full else (0.0, 0.0, 0.0)
         return dadm_loss(model, pictures, live, domain, generator, weights=weights)
 
@@ -111,10 +157,23 @@ def _trained(context: ClaimContext, name: str, held: int) -> DADMNet:
     return fit(network, step, batches, config, on_step=align if full else None)
 
 
-def _threshold(context: ClaimContext, network: DADMNet, held: int) -> float:
+def _threshold(context: ClaimContext, network: nn.Module, held: int) -> float:
+    return float(_equal_error(context, network, held).threshold)
+
+
+def _equal_error(context: ClaimContext, network: nn.Module, held: int) -> Any:
+    """Where both errors are equal before the other cameras, on validation people."""
     val = _shown(context)["val"].before(*(c for c in range(len(CAMERAS)) if c != held))
-    scores = DADM(network, side=SIDE).score(val.pictures).numpy()
-    return float(equal_error(val.presented, scores).threshold)
+    return equal_error(val.presented, DADM(network, side=SIDE).score(val.pictures).numpy())
+
+
+def _chosen(context: ClaimContext, name: str, held: int) -> nn.Module:
+    """The network of that name; of single modalities the one of least equal error in validation."""
+    if name != BEST:
+        return _trained(context, name, held)
+    network = _trained(context, GATED, held)
+    assert isinstance(network, GatedNet)
+    return min((_Alone(network, k) for k in range(3)), key=lambda one: _equal_error(context, one, held).value)
 
 
 def _hter(scores: np.ndarray, presented: np.ndarray, threshold: float) -> float:
@@ -125,9 +184,9 @@ def _hter(scores: np.ndarray, presented: np.ndarray, threshold: float) -> float:
 @lru_cache(maxsize=1)
 def _table(context: ClaimContext) -> tuple[dict[str, Any], ...]:
     rows = []
-    for name in (OURS, NO_MASKS, CONCAT, DROPOUT):
+    for name in (OURS, NO_MASKS, CONCAT, DROPOUT, GATED, BEST):
         for held in range(len(CAMERAS)):
-            network, test = _trained(context, name, held), _shown(context)["test"].before(held)
+            network, test = _chosen(context, name, held), _shown(context)["test"].before(held)
             threshold, system = _threshold(context, network, held), DADM(network, side=SIDE)
             scores = system.score(test.pictures).numpy()
             row: dict[str, Any] = {"detector": name, "camera": held, "hter": _hter(scores, test.presented, threshold)}
@@ -153,7 +212,8 @@ def _means(context: ClaimContext) -> dict[str, dict[str, Any]]:
 def generalises_to_another_camera(context: ClaimContext) -> Evidence:
     means = _means(context)
     ours, others = means[OURS]["hter"], [means[n]["hter"] for n in (CONCAT, NO_MASKS)]
-    return Evidence(ours <= 0.85 * min(others), list(_table(context)), f"{STEPS} updates of {BATCH}; one seed")
+    note = f"HTER {ours / max(min(others), 1e-9) - 1:+.0%} against the better one; {STEPS} updates of {BATCH}; one seed"
+    return Evidence(ours <= 0.85 * min(others), list(_table(context)), note)
 
 
 @claim("with one modality missing, the HTER rises at most half as much as that of plain concatenation")

@@ -19,6 +19,7 @@ from vestige.bench.claims.forensics.generated_study import (
     available,
     logistic,
     metadata,
+    more_real,
     pictures,
     rounded,
     spectrum,
@@ -48,9 +49,15 @@ Found = dict[str, dict[str, float]]  # detector -> source -> AUROC
 @cache
 def _evidence(context: ClaimContext, part: str, name: str) -> np.ndarray:
     """Of the real squares ("real") or of a source; every third of the training squares."""
-    made = pictures(context, part)
-    images = made.real if name == "real" else made.fakes[name][:: 3 if part == "train" else 1]
-    return evidence(images)
+    if name == "real":
+        return evidence(_real(context) if part == "train" else pictures(context, part).real)
+    return evidence(pictures(context, part).fakes[name][:: 3 if part == "train" else 1])
+
+
+@cache
+def _real(context: ClaimContext) -> np.ndarray:
+    """Real squares to train on, the same for every detector."""
+    return np.concatenate([pictures(context, "train").real, more_real(context)])
 
 
 def _ours(context: ClaimContext, learnt: list[str], held: list[str]) -> Found:
@@ -60,7 +67,7 @@ def _ours(context: ClaimContext, learnt: list[str], held: list[str]) -> Found:
     tested = {name: _evidence(context, "test", name) for name in ("real", *held)}
     scores = {name: head.score(x) for name, x in tested.items()}
     found = {OURS: areas(scores.pop("real"), scores)}
-    for part in (*group_sizes(), "judges", "distance"):
+    for part in (*group_sizes(), "judges", "distance", "family"):
         alone = {name: head.judged(x)[part] for name, x in tested.items()}
         found[f"  {part} alone"] = areas(alone.pop("real"), alone)
     return found
@@ -75,7 +82,7 @@ def _network(context: ClaimContext, kind: str, learnt: list[str], held: list[str
     torch.manual_seed(context.seed)
     steps = 4 if context.limit else STEPS
     config = TrainConfig(steps=steps, batch_size=BATCH, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, seed=context.seed)
-    model: TraceDetector = fit_detector(NETWORKS[kind](), train.real, fake, config)
+    model: TraceDetector = fit_detector(NETWORKS[kind](), _real(context), fake, config)
     return areas(logits(model, test.real), {name: logits(model, test.fakes[name]) for name in held})
 
 
@@ -85,7 +92,7 @@ def _plain(context: ClaimContext, learnt: list[str], held: list[str]) -> Found:
     found = {}
     for name, features in (("spectrum (FreDect)", spectrum), ("control: file size and colours alone", metadata)):
         made = {n: features(test.fakes[n]) for n in held}
-        found[name] = logistic(features(train.real), features(fake), features(test.real), made)
+        found[name] = logistic(features(_real(context)), features(fake), features(test.real), made)
     return found
 
 

@@ -21,7 +21,7 @@ from vestige.bench.store import results_root
 from vestige.core.files import write_atomic
 from vestige.core.image_io import encode
 from vestige.core.runtime import rng
-from vestige.data.fakes import FakeSet, FakeSource, as_float, fake_set, squares
+from vestige.data.fakes import FakeSet, FakeSource, as_float, fake_set, saved, squares
 from vestige.data.packs import SPLIT, load_pack, split
 from vestige.engines.fakes import WEIGHTS, zoo
 from vestige.metrics.detection import auroc
@@ -29,6 +29,8 @@ from vestige.metrics.detection import auroc
 SIZE = 64
 #: Photographs to fit decoders to, to train, to validate and to judge by.
 COUNTS = {"fit": 40, "train": 300, "val": 40, "test": 80}
+#: Squares of each of the other training photographs, which no source re-makes: what is usual takes many to know.
+MORE = 4
 
 
 @cache
@@ -43,6 +45,18 @@ def _squares(root: Path, seed: int, limit: int) -> dict[str, np.ndarray]:
         part: squares(pack.images[rows[part][:count]], SIZE, per_photo=2 if part == "train" else 1, seed=seed)[0]
         for part, count in counts.items()
     }
+
+
+@cache
+def more_real(context: ClaimContext) -> np.ndarray:
+    """uint8 N×3×64×64 of the training photographs beyond those in `pictures`, saved like them."""
+    pack = load_pack(context.pack("photos"), size=256, limit=max(60, 20 * context.limit) if context.limit else None)
+    train = split(pack.names, SPLIT)["train"][: -COUNTS["fit"]]
+    rest = train[2 * context.limit : 4 * context.limit] if context.limit else train[COUNTS["train"] :]
+    if not len(rest):
+        return np.empty((0, 3, SIZE, SIZE), np.uint8)
+    cut, _ = squares(pack.images[rest], SIZE, per_photo=MORE, seed=context.seed + 77)
+    return saved(cut, context.seed + 77)
 
 
 @cache

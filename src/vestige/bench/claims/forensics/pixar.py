@@ -6,22 +6,26 @@ training; each is scored on scenes that took no part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
+from vestige.bench.claims.forensics.edit_baselines import PlainUNet
 from vestige.core.errors import InputError
 from vestige.data.recolouring import saved
 from vestige.data.scene_edits import PRIMITIVES, edit_scenes
 from vestige.engines.fitting import fit
-from vestige.engines.train import TrainConfig
+from vestige.engines.train import Batch, TrainConfig
 from vestige.forensics.learned import WEIGHTS
 from vestige.forensics.pixar import PixarModel, answers
 from vestige.forensics.pixar_data import examples, masks_of, pixar_training, redrawing
+from vestige.forensics.tripinet import TriPINet, tripinet_loss
 from vestige.metrics.pixel_labels import TAU, TAUS, audit_ladder, pixar_report, pixel_labels
 
 AUDITED, JUDGED, SIZE = 160, 480, 64
@@ -32,6 +36,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pixel labels": {},
     "object masks": {"labels": "objects"},
     "masks and class alone": {"semantic": 0.0, "text": 0.0},
+}
+#: Localisers without classes and words, trained on the object masks of the same pictures.
+PEERS: dict[str, Callable[[], nn.Module]] = {
+    "U-Net, object masks": PlainUNet,
+    "TriPINet, object masks": lambda: TriPINet(0.125, "small"),
 }
 
 
@@ -71,7 +80,8 @@ def pixel_labels_teach_more(context: ClaimContext) -> Evidence:
     for labels in ("pixels", "objects"):
         for name in ("pixel labels", "object masks"):
             rows.append({"scored on": labels, "trained on": name, **_localisation(context, name, labels)})
-        rows += [{"scored on": labels, "trained on": name, **row} for name, row in _floors(context, labels).items()]
+        for name, row in (_peers(context, labels) | _floors(context, labels)).items():
+            rows.append({"scored on": labels, "trained on": name, **row})
     score = {(row["scored on"], row["trained on"]): row["c_iou"] for row in rows}
     ahead = score["pixels", "pixel labels"] - score["pixels", "object masks"]
     reversed_ = score["objects", "object masks"] - score["objects", "pixel labels"]
@@ -118,10 +128,29 @@ def _network(context: ClaimContext, name: str) -> PixarModel:
     torch.manual_seed(context.seed)
     model = PixarModel(SIZE)
     batches, step = pixar_training(_scenes(context, COUNT, 0), model, BATCH, **VARIANTS[name])
-    config = TrainConfig(
-        steps=3 if context.limit else STEPS, lr=1e-3, weight_decay=0.01, warmup=0.05, clip=1.0, seed=context.seed
-    )
-    return fit(model, step, batches, config)
+    return fit(model, step, batches, _config(context))
+
+
+def _config(context: ClaimContext) -> TrainConfig:
+    steps = 3 if context.limit else STEPS
+    return TrainConfig(steps=steps, lr=1e-3, weight_decay=0.01, warmup=0.05, clip=1.0, seed=context.seed)
+
+
+@lru_cache(maxsize=len(PEERS))
+def _maps(context: ClaimContext, name: str) -> np.ndarray:
+    """Probabilities float32 N×1×S×S of a peer, trained on the tampered pictures of the same batches."""
+    batches, _ = pixar_training(_scenes(context, COUNT, 0), PixarModel(SIZE), BATCH, labels="objects")
+    torch.manual_seed(context.seed)
+    network = PEERS[name]()
+
+    def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        rows = batch["classes"] == 2
+        return tripinet_loss(model(batch["images"][rows].float() / 255), batch["masks"][rows].float())
+
+    fit(network, step, batches, _config(context))
+    with torch.no_grad():
+        parts = torch.from_numpy(_judged(context)["images"]).split(60)
+        return torch.cat([network(part.float() / 255)[0].sigmoid() for part in parts]).numpy()
 
 
 @lru_cache(maxsize=len(VARIANTS))
@@ -141,17 +170,24 @@ def _localisation(context: ClaimContext, name: str, labels: str) -> dict[str, fl
     return {key: report[key] for key in keys}
 
 
+def _peers(context: ClaimContext, labels: str) -> dict[str, dict[str, float]]:
+    return {name: _overlap(context, labels, _maps(context, name)) for name in PEERS}
+
+
 def _floors(context: ClaimContext, labels: str) -> dict[str, dict[str, float]]:
     """Answers that look at nothing, and the difference itself, which looks at the original."""
     judged = _judged(context)
-    masks = masks_of(judged, labels, TAU)
+    shape = judged["object_masks"].shape
     guesses = {
-        "nothing (every pixel marked)": np.ones(masks.shape, np.float32),
-        "nothing (no pixel marked)": np.zeros(masks.shape, np.float32),
+        "nothing (every pixel marked)": np.ones(shape, np.float32),
+        "nothing (no pixel marked)": np.zeros(shape, np.float32),
         "the original itself": masks_of(judged, "pixels", TAU).astype(np.float32),
     }
-    found = {}
-    for name, maps in guesses.items():
-        report = pixar_report({"masks": maps}, {**judged, "masks": masks})
-        found[name] = {key: report[key] for key in ("g_iou", "c_iou", "empty", "pixel_f1", "pixel_auc")}
-    return found
+    return {name: _overlap(context, labels, maps) for name, maps in guesses.items()}
+
+
+def _overlap(context: ClaimContext, labels: str, maps: np.ndarray) -> dict[str, float]:
+    """How maps float N×1×S×S alone agree with the labels."""
+    judged = _judged(context)
+    report = pixar_report({"masks": maps}, {**judged, "masks": masks_of(judged, labels, TAU)})
+    return {key: report[key] for key in ("g_iou", "c_iou", "empty", "pixel_f1", "pixel_auc")}

@@ -24,12 +24,13 @@ from vestige.data.distortions import distort
 from vestige.engines.adversarial import Budget, Maximise, pgd
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.train import Batch, TrainConfig
-from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, localiser_loss, mask_logits
+from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, localiser_loss, mask_logits, sear_loss
 from vestige.metrics.quality import psnr
 
 OPERATIONS = ("splice", "copy_move", "removal")
 SIZE, COUNT, JUDGED, WIDTH = 64, 1600, 96, 0.25
 LOCALISER, CONTEST, MAGNITUDE, KEPT = 800, 250, 20.0, 35.0
+HINGE = 1000.0  # on what the generator with a hinge adds beyond KEPT
 WHITE, UNSEEN = "SRM localiser (supervisor)", "Bayar localiser (unseen)"
 
 
@@ -95,17 +96,44 @@ def _contest(context: ClaimContext) -> Contest:
         found = _astray(frozen, val, val_masks, stronger, 3 if context.limit else 10, context.seed)
         tried[stronger] = abs(float(np.mean(psnr(val.numpy(), found.numpy()))) - target)
     matched = min(tried, key=lambda x: tried[x])
+    hinged = _hinged(context, frozen, known, known_masks)
     versions = {
         "as it is": images,
         "SEAR, first round": first.conceal(images),
         "SEAR, second round": system.conceal(images),
         "FGSM": _astray(frozen, images, masks, level, 1, context.seed),
         "PGD-10": _astray(frozen, images, masks, matched, 10, context.seed),
+        "generator with a hinge (AdvGAN without critic)": hinged.conceal(images),
         "JPEG 70": torch.from_numpy(distort(images.numpy(), "jpeg", 70)),
         "median filter": _filtered(images, lambda x: cv2.medianBlur(x, 3)),
         "Gaussian blur": _filtered(images, lambda x: cv2.GaussianBlur(x, (0, 0), 0.8)),
     }
     return Contest(system, localisers, images, masks, versions, target)
+
+
+def _hinged(context: ClaimContext, localiser: nn.Module, images: Tensor, masks: Tensor) -> SEAR:
+    """The same network, trained to lead the localiser astray; only what is beyond a deviation costs anything.
+
+    Source: Generating Adversarial Examples with Adversarial Networks, IJCAI 2018; its critic is left out.
+    """
+    torch.manual_seed(context.seed)
+    most = 2 * 10 ** (-KEPT / 20)  # in units of [-1, 1]
+
+    def batches(number: int, generator: torch.Generator) -> Batch:
+        rows = rows_of(len(images), 8, generator)
+        return images[rows], masks[rows]
+
+    def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        change = model(batch[0])
+        adversarial = sear_loss(localiser, batch[0], batch[1], change, weights=(10.0, 0.0, 0.0))["loss"]
+        deviation = change.square().flatten(1).mean(1).clamp_min(1e-12).sqrt()
+        return {"loss": adversarial + HINGE * F.relu(deviation - most).mean()}
+
+    config = TrainConfig(
+        steps=3 if context.limit else CONTEST, batch_size=8, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0,
+        seed=context.seed,
+    )  # fmt: skip
+    return SEAR(fit(Concealer(WIDTH), step, batches, config))
 
 
 def _astray(localiser: nn.Module, images: Tensor, masks: Tensor, level: int, steps: int, seed: int) -> Tensor:

@@ -20,6 +20,7 @@ from vestige.core.catalogue import system
 from vestige.core.errors import InputError
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
+from vestige.data.tampering import OPERATIONS
 
 #: Operations of the promise; each has a network of its own that never saw it.
 SIX = ("splice", "copy_move", "removal", "local_blur", "local_noise", "recolor")
@@ -148,8 +149,9 @@ def is_calibrated(context: ClaimContext) -> Evidence:
 
     clean = examine("untouched", (c for p in photos for c in untouched(p)), False)
     clean += examine("processed", (c for p in photos for c in innocent(p, context.seed)), False)
-    each = len(photos) // 2 + 1  # with the posted copies about as many edited as authentic ones, as calibration assumes
-    for operation in SIX:
+    # All operations, as in calibration; with the posted copies about as many edited files as authentic ones.
+    each = len(photos) // 4 + 1
+    for operation in OPERATIONS:
         cases = [c for case in _edited(photos[:each], operation, context.seed) for c in (case, posted(case))]
         examine(operation, cases, True)
     labels, odds = np.array(truth), np.array(scores)
