@@ -4,7 +4,7 @@
     vestige learn recipes/forensics/tamper_map --set pictures=6000 --set steps=4000 --set base=16 \
         --set exclude=splice --out out/learn/forensics/tamper_map_no_splice
 
-The first is what ships, an hour of one core. The second, four minutes once the trace maps are in a ``cache``, is
+The first is what ships, an hour of one core. The second, some eight minutes once the trace maps are in a ``cache``, is
 for the test on an operation that a network never saw; the claims want one for each of six operations.
 Photographs of the training part are given a past, edited by one of the operations of `vestige.data.tampering` and
 handled as files are; a good third is not edited. ``pictures``: how many are made. ``exclude``: operations left out,
