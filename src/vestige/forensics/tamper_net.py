@@ -76,7 +76,10 @@ class TraceNet(nn.Module):
         return pixel, self.whole(torch.stack(tops, 1))[:, 0]
 
     def at_two_scales(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The answers to the maps and to their means over 2×2 places, averaged: small regions and large ones."""
+        """(logits N×1×h×w, logits N) of maps N×C×h×w: the mean of the answers to them and to their means over 2×2 places.
+
+        The finer maps show small regions, the coarser ones large regions.
+        """
         pixel, whole = self(maps)
         coarse, again = self(halved(maps))
         coarse = F.interpolate(coarse, size=pixel.shape[2:], mode="bilinear", align_corners=False)
