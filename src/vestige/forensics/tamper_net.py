@@ -76,7 +76,7 @@ class TraceNet(nn.Module):
         return pixel, self.whole(torch.stack(tops, 1))[:, 0]
 
     def at_two_scales(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits N×1×h×w, logits N) of maps N×C×h×w: the mean of the answers to them and to their means over 2×2 places.
+        """(logits N×1×h×w, logits N) of maps N×C×h×w: mean of the answers to them and to their means over 2×2 places.
 
         The finer maps show small regions, the coarser ones large regions.
         """
