@@ -158,6 +158,19 @@ def test_the_examiner_answers_and_says_when_it_cannot(photo, tmp_path):
         TamperMap(tmp_path / "none.safetensors").find(subject)
 
 
+@pytest.mark.parametrize(
+    ("share", "words"), [(0.0, "do not set a region apart"), (0.2, "a place to look at, not a finding")]
+)
+def test_a_picture_below_the_threshold_is_not_told_that_its_map_is_empty(photo, monkeypatch, share, words):
+    marked = np.zeros((25, 32), np.float32)
+    marked.flat[: int(share * marked.size)] = 0.9
+    examiner = TamperMap(network=small())
+    monkeypatch.setattr(examiner, "localise", lambda subject: (marked, 0.0))
+    finding = examiner.find(ImageSubject(encode(np.ascontiguousarray(photo[:100, :130]), "PNG")))
+    assert words in finding.when_clear
+    assert finding.details["share"] == pytest.approx(share, abs=0.01)
+
+
 def test_maps_of_large_pictures_are_averaged(photo, monkeypatch):
     subject = ImageSubject(encode(np.ascontiguousarray(photo[:202, :250]), "PNG"))
     full = maps_of(subject)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SMALLEST, LOWEST_QUALITY = 64, 30
 #: Places of a map; larger pictures are measured in full and the measurements averaged.
 MOST = 200_000
+#: Share of the picture from which on a map that is above one half is worth a word.
+SHARE = 0.005
 
 
 def maps_of(subject: ImageSubject) -> np.ndarray:
@@ -111,10 +113,13 @@ class TamperMap:
             odds,
             "Noise, compression or colour traces of a region differ from the rest of the picture, as they do after a "
             "local edit; the map shows where. Shallow depth of field and local retouching leave similar traces.",
-            "The traces of noise, compression and colour do not set a region apart from the rest of the picture.",
+            "The traces of noise, compression and colour do not set a region apart from the rest of the picture."
+            if share < SHARE
+            else "The map marks a region, but as a whole the picture does not stand out from untouched photographs: a place "
+            "to look at, not a finding.",
             evidence=(f"the map is above one half on {share:.0%} of the picture",),
             map=chances,
-            map_caption="probability that a place was edited, by a network that learned from edits of its own",
+            map_caption="where a network that learned from edits of its own sees one",
             details={"share": round(share, 4)},
         )
 
