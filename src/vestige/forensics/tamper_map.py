@@ -115,8 +115,8 @@ class TamperMap:
             "local edit; the map shows where. Shallow depth of field and local retouching leave similar traces.",
             "The traces of noise, compression and colour do not set a region apart from the rest of the picture."
             if share < SHARE
-            else "The map marks a region, but as a whole the picture does not stand out from untouched photographs: a place "
-            "to look at, not a finding.",
+            else "The map marks a region, but as a whole the picture does not stand out from untouched photographs: a "
+            "place to look at, not a finding.",
             evidence=(f"the map is above one half on {share:.0%} of the picture",),
             map=chances,
             map_caption="where a network that learned from edits of its own sees one",
