@@ -140,6 +140,23 @@ def test_examiners_that_are_kept_stay_and_others_are_fitted_beside_them():
     assert content["verdict"]["weights"]["noise_level"] > 0
 
 
+def test_scores_that_mean_little_below_a_knee_get_one_and_others_stay_straight():
+    rng = np.random.default_rng(2)
+    ela, noise = rng.uniform(-8, 8, 3000), rng.normal(size=3000)
+    edited = rng.random(3000) < 1 / (1 + np.exp(1 - np.logaddexp(0, ela - 3)))
+    records = [
+        _record("splice" if e else "untouched", i, {"edit"} if e else set(), ela=a, noise_level=n + 1.5 * e)
+        for i, (e, a, n) in enumerate(zip(edited, ela, noise))
+    ]
+    found = {s: Calibration(**c) for s, c in fit(records)["examiners"].items()}
+    assert found["noise_level"].knee is None
+    assert found["ela"].knee == pytest.approx(3, abs=2)
+    prior = edited.mean() / (1 - edited.mean())
+    for score in (-8.0, 8.0):
+        expected = np.exp(np.logaddexp(0, score - 3) - 1) / prior
+        assert found["ela"].probability(score) == pytest.approx(expected / (1 + expected), abs=0.07)
+
+
 def test_only_examiners_with_a_calibration_can_be_calibrated(tmp_path):
     with pytest.raises(UsageError, match="metadata"):
         next(fit_panel(tmp_path, tmp_path / "calibration.json", only=["metadata"]))

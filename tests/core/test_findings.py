@@ -26,6 +26,13 @@ def test_calibration_fills_in_flag_probability_and_error_rate():
     assert "no JPEG" in away.summary
 
 
+def test_a_probability_is_level_below_its_knee_and_rises_above_it():
+    calibration = Calibration(9.0, 0.0, 100, slope=0.5, offset=-1.0, knee=2.0)
+    assert calibration.log_odds(np.array([-40.0, 2.0, 42.0])) == pytest.approx([-1, -1 + 0.5 * np.log(2), 19])
+    straight = Calibration(9.0, 0.0, 100, slope=0.5, offset=-1.0)
+    assert straight.log_odds(np.array([[-2.0], [4.0]])) == pytest.approx(np.array([[-2.0], [1.0]]))
+
+
 def test_a_finding_checks_its_kind_and_map():
     with pytest.raises(ValueError, match="kind"):
         finding("a", 1.0, kind="magic")

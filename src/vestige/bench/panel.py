@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vestige.bench.corpus import LEARNED, SEEKS, Case, Maker, corpus, learned_from, photographs
-from vestige.core.calibration import Calibration
+from vestige.core.calibration import Calibration, bent
 from vestige.core.catalogue import systems
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import read_json, write_json
@@ -30,6 +30,9 @@ from vestige.core.subjects import ImageSubject
 TARGET_FALSE_POSITIVES = 0.01
 #: The same for the history and the payload examiners, each on the pictures without its trace.
 OTHER_FALSE_POSITIVES = 0.01
+#: What a knee in the curve from score to probability has to gain, in nats of all records (half of the 99 % point of
+#: chi-squared with one degree of freedom).
+KNEE_GAIN = 3.3
 #: False-positive rates among which the edit examiners' thresholds are chosen.
 _RATES = (0.0, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.006, 0.008, 0.01, 0.013, 0.016, 0.02)
 #: How many validation photographs are also processed, and tampered with.
@@ -109,8 +112,8 @@ def fit(
         raise InputError("Calibration needs at least 20 photographs.")
     slugs = [s for s in SEEKS if any(np.isfinite(r.score(s)) for r in records)]
     edit = [s for s in slugs if SEEKS[s] == {"edit"}]
-    logistic = {s: (kept[s].slope, kept[s].offset) if s in kept else _logistic(records, s) for s in slugs}
-    combination, combined = _combine(records, {s: logistic[s] for s in edit})
+    curves = {s: kept[s] if s in kept else _curve(records, s) for s in slugs}
+    combination, combined = _combine(records, {s: curves[s] for s in edit})
     limits = {s: _upper(_split(records, s)[1], OTHER_FALSE_POSITIVES) for s in slugs if s not in edit}
     limits |= _allocate(records, edit, combined, target, {s: c.threshold for s, c in kept.items()})
     combination["threshold"] = round(limits.pop("combined"), 4)
@@ -118,9 +121,8 @@ def fit(
     for slug in [s for s in slugs if s not in kept]:
         negative = _split(records, slug)[1]
         rate = round(float(np.mean(negative >= limits[slug])), 5)
-        slope, offset = logistic[slug]
-        examiners[slug] = Calibration(
-            round(limits[slug], 6), rate, int(negative.size), round(slope, 6), round(offset, 6)
+        examiners[slug] = dataclasses.replace(
+            curves[slug], threshold=round(limits[slug], 6), false_positive_rate=rate, n_clean=int(negative.size)
         )
     return {"examiners": {s: dataclasses.asdict(c) for s, c in examiners.items()}, "verdict": combination}
 
@@ -185,16 +187,33 @@ def _upper(scores: np.ndarray, rate: float) -> float:
     return float(highest + 1e-6 + 1e-3 * abs(highest))
 
 
-def _logistic(records: Sequence[Record], slug: str) -> tuple[float, float]:
-    """Slope and offset of P(trace | score), for as many pictures with the trace as without."""
+def _curve(records: Sequence[Record], slug: str) -> Calibration:
+    """P(trace | score) for as many pictures with the trace as without; the threshold is still to be chosen.
+
+    Straight or with the knee, among tenths of the scores, that explains the records best: a knee is one parameter
+    more, so the balanced likelihood of all records has to gain `KNEE_GAIN` nats by it.
+    """
     positive, negative = _split(records, slug)
     if positive.size < 10 or negative.size < 10:
-        return 0.0, -2.0
+        return Calibration(np.inf, 0.0, 0, 0.0, -2.0)
     scores = np.concatenate([positive, negative])
-    centre, spread = float(np.median(scores)), float(np.std(scores)) or 1.0
-    weights, offset = _regress(((scores - centre) / spread)[:, None], np.arange(scores.size) < positive.size)
-    slope = max(0.0, float(weights[0])) / spread
-    return slope, offset - slope * centre
+    labels = np.arange(scores.size) < positive.size
+    share = np.where(labels, 0.5 / positive.size, 0.5 / negative.size) * scores.size
+    best: tuple[float, Calibration] | None = None
+    for knee in (None, *np.unique(np.quantile(scores, np.arange(0.1, 1, 0.1)))):
+        bends = bent(scores, knee)
+        centre, spread = float(np.median(bends)), float(np.std(bends)) or 1.0
+        weights, offset = _regress(((bends - centre) / spread)[:, None], labels)
+        slope = max(0.0, float(weights[0])) / spread
+        curve = Calibration(np.inf, 0.0, 0, round(slope, 6), round(offset - slope * centre, 6))
+        if knee is not None:
+            curve = dataclasses.replace(curve, knee=round(float(knee), 6))
+        odds = curve.log_odds(scores)
+        loss = float((share * np.logaddexp(0.0, np.where(labels, -odds, odds))).sum())
+        if best is None or loss < best[0] - (KNEE_GAIN if best[1].knee is None else 0.0):
+            best = (loss, curve)
+    assert best is not None
+    return best[1]
 
 
 def _regress(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
@@ -204,18 +223,19 @@ def _regress(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
     return model.coef_[0], float(model.intercept_[0])
 
 
-def _combine(records: Sequence[Record], logistic: dict[str, tuple[float, float]]) -> tuple[dict[str, Any], np.ndarray]:
+def _combine(records: Sequence[Record], curves: dict[str, Calibration]) -> tuple[dict[str, Any], np.ndarray]:
     """Non-negative logistic weights of the edit examiners' log-odds, and the combined probability of every record."""
-    log_odds = np.zeros((len(records), len(logistic)))
-    for j, (slug, (slope, offset)) in enumerate(logistic.items()):
+    log_odds = np.zeros((len(records), len(curves)))
+    for j, (slug, curve) in enumerate(curves.items()):
         scores = np.array([r.score(slug) for r in records])
-        log_odds[:, j] = np.where(np.isfinite(scores), np.clip(slope * scores + offset, *LOG_ODDS), 0.0)
+        answered = np.isfinite(scores)
+        log_odds[answered, j] = np.clip(curve.log_odds(scores[answered]), *LOG_ODDS)
     edited = np.array(["edit" in r.case.present for r in records])
     known = edited | np.array(["edit" not in r.case.possible for r in records])
     weights = np.maximum(_regress(log_odds[known], edited[known])[0], 0.0)
     scale, offset = _regress((log_odds @ weights)[known, None], edited[known])
     weights = weights * max(float(scale[0]), 0.0)
-    content = {"weights": {s: round(float(w), 4) for s, w in zip(logistic, weights)}, "offset": round(offset, 4)}
+    content = {"weights": {s: round(float(w), 4) for s, w in zip(curves, weights)}, "offset": round(offset, 4)}
     return content, 1 / (1 + np.exp(-(log_odds @ weights + offset)))
 
 

@@ -1,7 +1,7 @@
 """From raw scores to probabilities and stated error rates.
 
 A calibration file holds, for every examiner, what its scores were on validation photographs: a table of how often
-untouched pictures reach a score, the threshold, and a logistic map to a probability. Test photographs are never used.
+untouched pictures reach a score, the threshold, and a map to a probability. Test photographs are never used.
 """
 
 from __future__ import annotations
@@ -42,13 +42,26 @@ def with_prior(probability: float, prior: float = PRIOR) -> float:
     return sigmoid(log_odds(probability) + log_odds(prior))
 
 
+def bent(scores: np.ndarray | float, knee: float | None) -> np.ndarray:
+    """ln(1 + exp(score − knee)): level below the knee, of slope one above it; without a knee the scores themselves.
+
+    >>> bent(np.array([-50.0, 52.0]), 2.0).round(3).tolist()
+    [0.0, 50.0]
+    """
+    return np.asarray(scores, float) if knee is None else np.logaddexp(0.0, np.asarray(scores, float) - knee)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """One examiner's calibration.
 
     threshold: scores at or above it are flagged. false_positive_rate: share of ``n_clean`` untouched validation
-    pictures at or above it. slope, offset: log-odds = slope·score + offset, for an even share of pictures with the
-    trace; `apply` states the probability for the share `PRIOR`.
+    pictures at or above it. Log-odds = slope·score + offset for an even share of pictures with the trace; with a knee,
+    slope·ln(1 + exp(score − knee)) + offset, for scores that mean little below it. `apply` states the probability for
+    the share `PRIOR`.
+
+    >>> Calibration(7.0, 0.0, 100, 1.0, -1.0, knee=2.0).probability(-9.0) > 0.26
+    True
     """
 
     threshold: float
@@ -56,10 +69,15 @@ class Calibration:
     n_clean: int
     slope: float
     offset: float
+    knee: float | None = None
+
+    def log_odds(self, scores: np.ndarray | float) -> np.ndarray:
+        """Log-odds of the trace, of any shape, where half of the pictures carry it."""
+        return np.asarray(self.slope * bent(scores, self.knee) + self.offset)
 
     def probability(self, score: float) -> float:
         """P(trace | score) where half of the pictures carry the trace."""
-        return sigmoid(self.slope * score + self.offset)
+        return sigmoid(float(self.log_odds(score)))
 
     def apply(self, finding: Finding) -> Finding:
         """The finding with its flag, probability and false-positive rate filled in."""

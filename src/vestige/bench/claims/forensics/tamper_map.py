@@ -149,8 +149,9 @@ def is_calibrated(context: ClaimContext) -> Evidence:
 
     clean = examine("untouched", (c for p in photos for c in untouched(p)), False)
     clean += examine("processed", (c for p in photos for c in innocent(p, context.seed)), False)
-    # All operations, as in calibration; with the posted copies about as many edited files as authentic ones.
-    each = len(photos) // 4 + 1
+    # All operations, as in calibration. Probabilities are stated for an even share of edited files, so with the posted
+    # copies there are about as many of them as authentic ones.
+    each = max(1, round(len(clean) / (2 * len(OPERATIONS))))
     for operation in OPERATIONS:
         cases = [c for case in _edited(photos[:each], operation, context.seed) for c in (case, posted(case))]
         examine(operation, cases, True)

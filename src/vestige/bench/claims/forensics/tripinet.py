@@ -1,7 +1,8 @@
 """Claims of TriPINet in narrow form: edited photographs that share no photograph with the training.
 
-Splices, copy-moves and removals; a quarter of the pictures is not edited. All networks see the same pictures in as many
-updates and are cut at one half; maps of baselines that are not trained are cut where validation pictures serve best.
+Splices, copy-moves and removals, stored without loss; a quarter of the pictures is not edited. All networks see the
+same pictures in as many updates and are cut at one half; maps of baselines that are not trained are cut where
+validation pictures serve best.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
 from vestige.bench.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet
-from vestige.bench.claims.forensics.edit_study import photographs
+from vestige.bench.claims.forensics.edit_study import edited
 from vestige.data.distortions import distort
-from vestige.data.manipulated import Manipulated, manipulated
+from vestige.data.manipulated import Manipulated
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.train import Batch, TrainConfig
 from vestige.forensics.tripinet import TriPINet, tripinet_loss
@@ -26,7 +27,7 @@ from vestige.metrics.segmentation import centre_prior, f1_at_threshold, f1_best_
 from vestige.nn.residual import SRM
 
 OPERATIONS = ("splice", "copy_move", "removal")
-SIZE, COUNT, JUDGED, STEPS, BATCH = 64, 2000, 240, 400, 16
+SIZE, COUNT, JUDGED, STEPS, BATCH = 64, 2000, 240, 500, 16
 OURS, RGB, CONCAT, UNET = "TriPINet", "RGB alone", "TriPINet, side by side", "U-Net on RGB"
 #: Branches and fusion of each network.
 WAYS: dict[str, dict[str, Any]] = {
@@ -46,13 +47,8 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
 PAIRS = tuple(name for name, way in WAYS.items() if len(way.get("branches", ())) == 2)
 
 
-@lru_cache(maxsize=3)
 def _edited(context: ClaimContext, part: str, count: int) -> Manipulated:
-    number = ("train", "val", "test").index(part)
-    return manipulated(
-        photographs(context)[part], min(count, 8 * context.limit) if context.limit else count, SIZE,
-        operations=OPERATIONS, unedited=0.25, seed=3 * context.seed + number,
-    )  # fmt: skip
+    return edited(context, part, OPERATIONS, count, SIZE, unedited=0.25)
 
 
 @lru_cache(maxsize=9)
