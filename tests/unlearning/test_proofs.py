@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vestige.core.errors import MissingDependencyError, NotVerifiedError, UsageError
+from vestige.core.merkle import MerkleTree, root_of
 from vestige.unlearning.proofs import ezkl_backend
-from vestige.unlearning.proofs.commit import Block, MerkleTree, fixed, root_of
+from vestige.unlearning.proofs.commit import Block, fixed
 from vestige.unlearning.proofs.kkt import Statement, fault, mask_digest
 from vestige.unlearning.proofs.spotcheck import Opening, Prover, Verifier, challenge, openings
 

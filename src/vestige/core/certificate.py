@@ -17,6 +17,7 @@ from typing import Any
 
 from vestige.core.errors import InputError, NotVerifiedError
 from vestige.core.keys import derive
+from vestige.core.merkle import MerkleTree
 
 KIND = "vestige deletion certificate"
 SCHEMA = 1
@@ -36,10 +37,7 @@ def merkle_root(digests: Iterable[str]) -> str:
         raise InputError("A commitment is made of hexadecimal SHA-256 digests.") from None
     if not row:
         raise InputError("There is no request to commit to.")
-    while len(row) > 1:
-        pairs = [hashlib.sha256(b"\x01" + row[i] + row[i + 1]).digest() for i in range(0, len(row) - 1, 2)]
-        row = pairs + row[len(row) - len(row) % 2 :]
-    return row[0].hex()
+    return MerkleTree(row).root.hex()
 
 
 def issue(

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vestige.core.errors import NotVerifiedError, UsageError
-from vestige.unlearning.proofs.commit import Block, MerkleTree, root_of
+from vestige.core.merkle import MerkleTree, root_of
+from vestige.unlearning.proofs.commit import Block
 from vestige.unlearning.proofs.kkt import Statement, fault, mask_digest
 
 
