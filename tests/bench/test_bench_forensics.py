@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.bench.killing import records_after_a_kill
 from tests.data.test_forensic_sets import MAKERS
 from vestige.app import benching_forensics
 from vestige.bench import forensics, forensics_cells, forensics_methods
@@ -252,22 +250,8 @@ if __name__ == "__main__":
         fresh=False, quiet=True, seed=0,
     )
 """
-    script = tmp_path / "run.py"
-    script.write_text(code.replace("JOBS", "2"))
-    records = tmp_path / "results" / "bench" / "forensics"
-    first = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
-    deadline = time.monotonic() + 300
-    while not list(records.glob("*.json")) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    before = {p.name: p.stat().st_mtime_ns for p in records.glob("*.json")}
-    assert before
-    script.write_text(code.replace("JOBS", "1"))
-    subprocess.run([sys.executable, str(script)], check=True)
-    after = {p.name: p.stat().st_mtime_ns for p in records.glob("*.json")}
-    assert len(after) == 9
-    assert before.items() <= after.items()
+    records = records_after_a_kill(code, tmp_path / "results" / "bench" / "forensics", tmp_path / "run.py")
+    assert len(records) == 9
     assert len(table(tmp_path / "out")) == 9
 
 

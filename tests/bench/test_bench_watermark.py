@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.bench.killing import records_after_a_kill
 from vestige.app import benching
 from vestige.bench import methods as bench_methods
 from vestige.bench import watermark
@@ -182,22 +178,8 @@ if __name__ == "__main__":
         settings=Settings(nulls=1), jobs=JOBS, fresh=False, quiet=True,
     )
 """
-    script = tmp_path / "run.py"
-    script.write_text(code.replace("JOBS", "2"))
-    records = tmp_path / "results" / "bench" / "watermark"
-    first = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
-    deadline = time.monotonic() + 300
-    while not list(records.glob("*.json")) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    before = {p.name: p.stat().st_mtime_ns for p in records.glob("*.json")}
-    assert before
-    script.write_text(code.replace("JOBS", "1"))
-    subprocess.run([sys.executable, str(script)], check=True)
-    after = {p.name: p.stat().st_mtime_ns for p in records.glob("*.json")}
-    assert len(after) == 3
-    assert before.items() <= after.items()
+    records = records_after_a_kill(code, tmp_path / "results" / "bench" / "watermark", tmp_path / "run.py")
+    assert len(records) == 3
     assert [row["read"] for row in table(tmp_path / "out")] == ["1", "1"]
 
 
