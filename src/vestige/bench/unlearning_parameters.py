@@ -23,14 +23,14 @@ PARAMETERS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "bad_teacher": {"class": {"lr": 0.002, "epochs": 3}, "random": {"lr": 0.002, "epochs": 3}},
     "unsir": {"class": {"impair_lr": 0.1, "repair_lr": 0.02}, "random": {"impair_lr": 0.1, "repair_lr": 0.02}},
-    "influence": {"class": {"alpha": 5, "samples": 300}, "random": {"alpha": 5, "samples": 300}},
+    "influence": {"class": {"alpha": 1, "samples": 300}, "random": {"alpha": 5, "samples": 300}},
     "boundary_shrink": {"class": {"lr": 0.001, "epochs": 3}, "random": {"lr": 0.001, "epochs": 3}},
     "salun": {"class": {"lr": 0.02, "epochs": 2, "share": 0.5}, "random": {"lr": 0.1, "epochs": 2, "share": 0.5}},
     "scrub": {
         "class": {"lr": 0.002, "epochs": 2, "msteps": 1, "alpha": 0.1},
         "random": {"lr": 0.002, "epochs": 2, "msteps": 1, "alpha": 0.1},
     },
-    "fisher_forget": {"class": {"alpha": 0.001, "samples": 1000}, "random": {"alpha": 0.001, "samples": 1000}},
+    "fisher_forget": {"class": {"alpha": 0.001, "samples": 1000}, "random": {"alpha": 0.1, "samples": 1000}},
     "ssd": {"class": {"alpha": 5}, "random": {"alpha": 1.5}},
     "laf": {
         "class": {"lr_ue": 0.0003, "lr_ra": 0.003, "loops": 8},

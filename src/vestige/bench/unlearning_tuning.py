@@ -30,11 +30,11 @@ GRIDS: dict[str, dict[str, Sequence[float]]] = {
     "neggrad_plus": {"lr": (0.02,), "epochs": (2,), "weight": (0.9, 0.97)},
     "bad_teacher": {"lr": (3e-4, 2e-3), "epochs": (3,)},
     "unsir": {"impair_lr": (0.02, 0.1), "repair_lr": (0.02,)},
-    "influence": {"alpha": (5, 50), "samples": (300,)},
+    "influence": {"alpha": (0.2, 1, 5, 50), "samples": (300,)},
     "boundary_shrink": {"lr": (1e-3, 1e-2), "epochs": (3,)},
     "salun": {"lr": (0.02, 0.1), "epochs": (2,), "share": (0.5,)},
     "scrub": {"lr": (5e-4, 2e-3), "epochs": (2,), "msteps": (1,), "alpha": (0.1,)},
-    "fisher_forget": {"alpha": (1e-3, 1e-2), "samples": (1000,)},
+    "fisher_forget": {"alpha": (1e-3, 1e-2, 3e-2, 1e-1), "samples": (1000,)},
     # A tenth of the data is at most ten times as important as all of it; near that, some networks have no such weight.
     "ssd": {"alpha": (1.5, 3, 5)},
     "laf": {"lr_ue": (1e-4, 3e-4), "lr_ra": (1e-3, 3e-3), "loops": (8,)},
