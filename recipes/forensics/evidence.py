@@ -23,11 +23,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from vestige.bench.corpus import innocent, photographs, untouched
+from vestige.bench.examiner_threshold import threshold_on_photographs
 from vestige.core.errors import InputError
-from vestige.core.image_io import decode, encode
 from vestige.core.runtime import rng
-from vestige.core.subjects import ImageSubject
 from vestige.data.fakes import SOURCES, FakeSource, as_float, handled, squares
 from vestige.data.packs import find_data_root, named_pack
 from vestige.data.scenes import render_pack
@@ -38,7 +36,6 @@ from vestige.forensics.generated_image import (
     TRAINING,
     EvidenceHead,
     GeneratedImage,
-    calibration,
     evidence_of,
     head_training,
 )
@@ -70,7 +67,9 @@ def build(ctx: RecipeContext) -> Job:
         assert isinstance(module, EvidenceHead)
         head = module.settle(real).eval()
         facts: dict[str, Any] = {"learnt": families, "real squares": len(real)}
-        facts |= _threshold(head, float(o["rate"]), int(o["limit"]), ctx.seed)
+        makers = [*SOURCES.values(), *(s for s in shipped_sources(diffusion=False) if s.family == "autoencoder")]
+        examiner, rate = GeneratedImage(head=head), float(o["rate"])
+        facts |= threshold_on_photographs(examiner, makers, rate, limit=int(o["limit"]), seed=ctx.seed)
         save_network(out / "generated_image.safetensors", head, "generated_image", facts)
 
     head = EvidenceHead(group_sizes(), sorted(set(families.values()))).measure(real).match(real, fakes, families)
@@ -108,32 +107,6 @@ def _evidence(
 
 def _area(real: np.ndarray, fake: np.ndarray) -> float:
     return auroc(np.repeat([False, True], [len(real), len(fake)]), np.append(real, fake))
-
-
-def _threshold(head: EvidenceHead, rate: float, limit: int, seed: int) -> dict[str, float]:
-    """Threshold and log-odds on another collection; empty without it."""
-    root = find_data_root()
-    photos = photographs(root, "validation", packs=("scenery",), limit=limit) if root else []
-    if len(photos) < 4:
-        return {}
-    examiner = GeneratedImage(head=head)
-
-    def scored(files: list[bytes]) -> np.ndarray:
-        found = [examiner.find(ImageSubject(data)) for data in files]
-        return np.array([finding.score for finding in found if finding.applies])
-
-    clean = scored([case.data for photo in photos for case in (*untouched(photo), *innocent(photo, seed))])
-    makers = [*SOURCES.values(), *(s for s in shipped_sources(diffusion=False) if s.family == "autoencoder")]
-    made = []
-    for i, photo in enumerate(photos):
-        pixels = decode(photo[1]).pixels
-        height, width = (side // 8 * 8 for side in pixels.shape[:2])
-        picture = as_float(pixels[None, :height, :width].transpose(0, 3, 1, 2))
-        pixels = np.round(makers[i % len(makers)](picture, seed=seed)[0] * 255).astype(np.uint8).transpose(1, 2, 0)
-        pixels = np.ascontiguousarray(pixels)
-        made.append(encode(pixels, "PNG") if i % 2 else encode(pixels, "JPEG", quality=int(70 + i % 28)))
-    facts = calibration(clean, scored(made), rate / 2)
-    return {**facts, "false_positive_rate": rate}
 
 
 RECIPE = Recipe(

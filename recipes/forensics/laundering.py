@@ -7,8 +7,10 @@ weights/laundering_model. Full: samples of the latent diffusion model of that fo
 brightened, JPEG 60 to 97 or lossless) before crops are cut. The folder is written by recipes/forensics/zoo_vae and
 zoo_diffusion. Photographs to train and to judge by are different ones.
 
+The threshold of `vestige find` is set on photographs of another collection (`vestige.bench.examiner_threshold`).
+
 Options: squares of each photograph; limit, the number of photographs, 0 all; width and front of the networks; steps of
-the sampler; crop.
+the sampler; crop; rate, the share of photographs that may be flagged.
 
 Result: laundering.safetensors; a copy of it goes into the package's weights.
 """
@@ -21,9 +23,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from vestige.bench.examiner_threshold import threshold_on_photographs
 from vestige.data.fakes import handled
+from vestige.engines.fakes import autoencoder_source
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
+from vestige.forensics import laundering_data
 from vestige.forensics.laundering import LABELS, LaunderingDetector, LaunderingNet, laundering_training
 from vestige.forensics.laundering_data import three_kinds
 from vestige.forensics.learned import save_network
@@ -49,7 +54,11 @@ def build(ctx: RecipeContext) -> Job:
         return detector.measure(pictures, np.repeat(LABELS, [len(test[label]) for label in LABELS]))
 
     def save(module: nn.Module, out: Path) -> None:
-        facts = {"pictures": {label: len(train[label]) for label in LABELS}, "crop": int(o["crop"])}
+        assert isinstance(module, LaunderingNet)
+        facts: dict[str, Any] = {"pictures": {label: len(train[label]) for label in LABELS}, "crop": int(o["crop"])}
+        examiner = LaunderingDetector(network=module.eval(), crop=int(o["crop"]))
+        makers = [autoencoder_source(laundering_data.MODEL, "laundering_model")]
+        facts |= threshold_on_photographs(examiner, makers, float(o["rate"]), limit=int(o["limit"]), seed=ctx.seed)
         save_network(out / "laundering.safetensors", module, "laundering", facts)
 
     return Job(LaunderingNet(float(o["width"]), o["front"]), step, batches, evaluate=evaluate, save=save)
@@ -64,5 +73,5 @@ RECIPE = Recipe(
         log_every=25, validate_every=0, checkpoint_every=100,
     ),
     reach={"balanced accuracy": "0.85 on photographs held out"},
-    options={"squares": 1, "limit": 0, "width": 0.25, "front": "srm", "sampler_steps": 15, "crop": 32},
+    options={"squares": 1, "limit": 0, "width": 0.25, "front": "srm", "sampler_steps": 15, "crop": 32, "rate": 0.02},
 )  # fmt: skip

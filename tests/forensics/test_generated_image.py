@@ -21,11 +21,11 @@ from vestige.forensics.generated_evidence import GROUPS, evidence, group_sizes
 from vestige.forensics.generated_image import (
     EvidenceHead,
     GeneratedImage,
-    calibration,
     evidence_of,
     fit_head,
     head_training,
 )
+from vestige.forensics.learned import calibration, stated
 from vestige.metrics.detection import auroc
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +164,11 @@ def test_the_threshold_flags_no_more_than_its_rate():
     facts = calibration(clean, made, 0.01)
     assert (clean >= facts["threshold"]).mean() <= 0.01
     assert facts["slope"] > 0
-    assert facts["slope"] * 0 + facts["offset"] < 0 < facts["slope"] * 3 + facts["offset"]
+    low, high = (stated({**facts, "note": "more"}, score) for score in (0.0, 3.0))
+    assert (low["flagged"], high["flagged"]) == (False, True)
+    assert low["probability"] < 0.1 < high["probability"]  # one picture in ten has the trace
+    assert high["threshold"] == facts["threshold"]
+    assert stated({}, 9.0) == {}
 
 
 def test_it_answers_about_files(photo):

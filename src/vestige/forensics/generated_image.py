@@ -23,15 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.core.calibration import with_prior
 from vestige.core.errors import UsageError
 from vestige.core.findings import Finding
 from vestige.core.runtime import rng
 from vestige.engines.train import Batch, TrainConfig, Trainer
 from vestige.forensics.generated import squares_of
 from vestige.forensics.generated_evidence import evidence, group_sizes
-from vestige.forensics.learned import load_network
-from vestige.metrics.detection import null_threshold
+from vestige.forensics.learned import load_network, stated
 
 if TYPE_CHECKING:
     from vestige.core.subjects import ImageSubject
@@ -262,18 +260,6 @@ def evidence_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return found
 
 
-def calibration(clean: np.ndarray, generated: np.ndarray, rate: float) -> dict[str, float]:
-    """Threshold that at most ``rate`` of unedited pictures reach, and the log-odds of a score (slope, offset)."""
-    from sklearn.linear_model import LogisticRegression
-
-    scores, labels = np.append(clean, generated), np.repeat([0, 1], [len(clean), len(generated)])
-    fitted = LogisticRegression(C=1e3, class_weight="balanced").fit(scores[:, None], labels)
-    return {
-        "threshold": null_threshold(clean, rate), "false_positive_rate": rate,
-        "slope": float(fitted.coef_[0, 0]), "offset": float(fitted.intercept_[0]),
-    }  # fmt: skip
-
-
 class GeneratedImage:
     """How much a picture looks generated: the mean score of up to ``count``² squares of 64 pixels.
 
@@ -317,8 +303,6 @@ class GeneratedImage:
         measured = evidence(squares)
         found = self.head.judged(measured)
         score = float(weighed(found).mean())
-        threshold = float(self.facts.get("threshold", np.inf))
-        odds = float(self.facts.get("slope", 1.0)) * score + float(self.facts.get("offset", 0.0))
         named = {name: float(values.mean()) for name, values in found.items()}
         strongest = sorted(self.head.sizes, key=lambda name: -named[name])[:3]
         like = {name: float(values.mean()) for name, values in self.head.matches(measured).items()}
@@ -331,10 +315,7 @@ class GeneratedImage:
             "the examiner knows few generators, and strong filters look alike.",
             "Noise, spectrum and texture are like those of photographs; generators that this examiner never saw may "
             "leave none of the traces it looks for.",
-            flagged=score >= threshold,
-            probability=with_prior(float(1 / (1 + np.exp(-np.clip(odds, -30, 30))))) if self.facts else None,
-            threshold=threshold if self.facts else None,
-            false_positive_rate=self.facts.get("false_positive_rate"),
+            **stated(self.facts, score),
             evidence=(
                 f"mean over {len(squares)} squares of {self.side} pixels: score {score:.2f}, photographs are around 0",
                 *([f"of the known families most like: {nearest} ({like[nearest]:+.1f} spreads)"] if like else []),

@@ -25,7 +25,7 @@ from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.diffusion.latent import decode_latents, shrink_factor
 from vestige.engines.train import Batch
 from vestige.forensics.generated import picture_digest
-from vestige.forensics.learned import load_network
+from vestige.forensics.learned import load_network, stated
 from vestige.forensics.npr import TraceResNet
 from vestige.nn.vae import encode as encode_pixels
 
@@ -242,6 +242,7 @@ class LaunderingDetector:
             first,
             f"The texture is closest to {kind}; this detector knows few autoencoders and generators.",
             "No trace of the autoencoders and generators that this detector learnt from.",
+            **stated(self.facts, first),
             evidence=(f"real or synthetic {first:+.2f}, laundered or synthetic from the start {second:+.2f}",),
             details={"real_vs_synth": round(first, 4), "laundered_vs_full": round(second, 4) if first >= 0 else None},
         )

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from vestige.core.calibration import sigmoid, with_prior
 from vestige.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,3 +65,36 @@ def load_network(
         raise InputError(f"{file} was written by another version of {slug}; train it again.") from None
     load_trained(file, network)
     return network.eval().requires_grad_(False), facts
+
+
+def calibration(clean: np.ndarray, made: np.ndarray, rate: float) -> dict[str, float]:
+    """Facts for `stated`: the threshold that at most ``rate`` of the clean scores reach, and the log-odds of a score.
+
+    clean, made: scores (N,) and (M,) of files without and with what the examiner seeks.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    from vestige.metrics.detection import null_threshold
+
+    scores, labels = np.append(clean, made), np.repeat([0, 1], [len(clean), len(made)])
+    fitted = LogisticRegression(C=1e3, class_weight="balanced").fit(scores[:, None], labels)
+    return {
+        "threshold": null_threshold(clean, rate), "false_positive_rate": rate,
+        "slope": float(fitted.coef_[0, 0]), "offset": float(fitted.intercept_[0]),
+    }  # fmt: skip
+
+
+def stated(facts: Mapping[str, Any], score: float) -> dict[str, Any]:
+    """What a finding states of its score by `calibration`'s facts, as keyword arguments; nothing without them.
+
+    >>> stated({"threshold": 2.0, "false_positive_rate": 0.02, "slope": 1.0, "offset": 0.0}, 2.5)["flagged"]
+    True
+    """
+    if "threshold" not in facts:
+        return {}
+    return {
+        "flagged": score >= facts["threshold"],
+        "probability": with_prior(sigmoid(facts["slope"] * score + facts["offset"])),
+        "threshold": facts["threshold"],
+        "false_positive_rate": facts["false_positive_rate"],
+    }
