@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from vestige.core.subjects import ImageSubject
 
 LABELS = ("pristine", "laundered", "full")
+#: Side in pixels from which on files are examined.
+SMALLEST = 64
 
 
 class Launderer:
@@ -149,7 +151,8 @@ class LaunderingDetector:
 
     weights: a file that recipes/forensics/laundering wrote, by default the shipped one; network: one to use instead.
     crop, n_crops, top_m: side and number of the random crops and how many of the highest logits are averaged; the
-    paper has 96, 800 and 600. Pictures with a shorter side below ``smallest`` are enlarged to it for ``score``.
+    paper has 96, 800 and 600. Pictures with a shorter side below ``smallest`` are enlarged to it for ``score``; the paper
+    enlarges to 256, which on networks that learnt from small squares makes photographs look synthetic.
 
     >>> detector = LaunderingDetector(network=LaunderingNet(0.125), n_crops=4, top_m=2)
     >>> detector.classify(np.zeros((1, 3, 40, 40), np.uint8))[0] in LABELS
@@ -161,7 +164,7 @@ class LaunderingDetector:
 
     def __init__(
         self, weights: str | Path | None = None, *, network: LaunderingNet | None = None, crop: int = 32,
-        n_crops: int = 48, top_m: int = 36, smallest: int = 64,
+        n_crops: int = 48, top_m: int = 36, smallest: int = 48,
     ) -> None:  # fmt: skip
         if min(crop, n_crops, top_m) < 1 or smallest < crop:
             raise UsageError("Crops, their number and how many are averaged start at 1; pictures must hold a crop.")
@@ -228,8 +231,8 @@ class LaunderingDetector:
             pixels, _ = subject.stored, self.network
         except InputError as damage:
             return Finding.not_applicable(self.slug, self.kind, str(damage))
-        if min(pixels.shape[:2]) < self.smallest:
-            why = f"the picture is smaller than {self.smallest} pixels on a side."
+        if min(pixels.shape[:2]) < SMALLEST:
+            why = f"the picture is smaller than {SMALLEST} pixels on a side."
             return Finding.not_applicable(self.slug, self.kind, why)
         if float(pixels.std((0, 1)).mean()) < 2:
             why = "the picture is flat, so it has no texture to judge."
