@@ -106,6 +106,26 @@ def test_scores_do_not_depend_on_the_batch(images):
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
 
 
+def test_only_pictures_below_the_smallest_side_are_enlarged(images):
+    def scores(smallest):
+        return LaunderingDetector(network=network(), n_crops=6, top_m=3, smallest=smallest).score(images)
+
+    assert images.shape[2:] == (34, 41)
+    np.testing.assert_array_equal(scores(34)["real_vs_synth"], scores(32)["real_vs_synth"])
+    assert (scores(36)["real_vs_synth"] != scores(32)["real_vs_synth"]).any()
+
+
+def test_the_shipped_detector_flags_laundered_photographs_alone(photo):
+    """At full size, with the threshold that was set on another collection."""
+    detector, small = LaunderingDetector(), photo[: photo.shape[0] // 4 * 4, : photo.shape[1] // 4 * 4]
+    washed = detector.attack(small.transpose(2, 0, 1)[None].astype(np.float32) / 255)[0]
+    pictures = (small, np.round(washed * 255).astype(np.uint8).transpose(1, 2, 0))
+    found = [detector.find(ImageSubject(encode(np.ascontiguousarray(pixels), "PNG"))) for pixels in pictures]
+    assert [f.flagged for f in found] == [False, True]
+    assert found[1].score > found[0].score + 2
+    assert found[1].false_positive_rate == 0.02
+
+
 def test_batches_leave_laundered_pictures_out_when_told():
     sets = {label: np.full((4, 3, 40, 40), 60 * i, np.uint8) for i, label in enumerate(LABELS)}
     for laundered, kinds in ((True, {0, 1, 2}), (False, {0, 2})):
