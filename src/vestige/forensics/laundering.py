@@ -151,8 +151,8 @@ class LaunderingDetector:
 
     weights: a file that recipes/forensics/laundering wrote, by default the shipped one; network: one to use instead.
     crop, n_crops, top_m: side and number of the random crops and how many of the highest logits are averaged; the
-    paper has 96, 800 and 600. Pictures with a shorter side below ``smallest`` are enlarged to it for ``score``; the paper
-    enlarges to 256, which on networks that learnt from small squares makes photographs look synthetic.
+    paper has 96, 800 and 600. Pictures with a shorter side below ``smallest`` are enlarged to it for ``score``; the
+    paper enlarges to 256, which makes photographs look synthetic to networks that learnt from small squares.
 
     >>> detector = LaunderingDetector(network=LaunderingNet(0.125), n_crops=4, top_m=2)
     >>> detector.classify(np.zeros((1, 3, 40, 40), np.uint8))[0] in LABELS
