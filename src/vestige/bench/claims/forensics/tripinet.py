@@ -27,7 +27,7 @@ from vestige.metrics.segmentation import centre_prior, f1_at_threshold, f1_best_
 from vestige.nn.residual import SRM
 
 OPERATIONS = ("splice", "copy_move", "removal")
-SIZE, COUNT, JUDGED, STEPS, BATCH = 64, 2000, 240, 500, 16
+SIZE, COUNT, JUDGED, STEPS, BATCH = 64, 2000, 240, 700, 16
 OURS, RGB, CONCAT, UNET = "TriPINet", "RGB alone", "TriPINet, side by side", "U-Net on RGB"
 #: Branches and fusion of each network.
 WAYS: dict[str, dict[str, Any]] = {
@@ -71,7 +71,7 @@ def _trained(context: ClaimContext, name: str) -> nn.Module:
 
     config = TrainConfig(
         steps=3 if context.limit else STEPS, lr=2e-3, betas=(0.9, 0.99), weight_decay=5e-4, warmup=20, clip=5.0,
-        seed=context.seed,
+        schedule="constant", ema=0.98, seed=context.seed,
     )  # fmt: skip
     return fit(network, step, batches, config)
 
