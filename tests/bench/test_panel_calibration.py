@@ -162,6 +162,14 @@ def test_only_examiners_with_a_calibration_can_be_calibrated(tmp_path):
         next(fit_panel(tmp_path, tmp_path / "calibration.json", only=["metadata"]))
 
 
+@pytest.mark.parametrize(("name", "said"), [("none", "none is no folder"), ("", "hold 0")])
+def test_a_folder_without_photographs_is_named(tmp_path, name, said):
+    target = tmp_path / "calibration.json"
+    with pytest.raises(InputError, match=said):
+        next(fit_panel(tmp_path / name, target))
+    assert not target.exists()
+
+
 def test_fit_needs_enough_photographs():
     with pytest.raises(InputError, match="at least 20"):
         fit([_record("untouched", i, set(), ela=0.0) for i in range(19)])

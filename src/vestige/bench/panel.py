@@ -258,7 +258,7 @@ def fit_panel(
     """Calibrate on the validation photographs under ``root``; yields lines that say what came out.
 
     only: examiners to calibrate; the others in ``target`` stay, and the verdict's combination is fitted anew. Raises
-    UsageError for a name that has no calibration.
+    UsageError for a name that has no calibration, InputError for a folder without enough photographs.
     """
     known = [s.slug for s in systems() if s.panel and s.slug in SEEKS]
     unknown = [slug for slug in only if slug not in known]
@@ -268,7 +268,14 @@ def fit_panel(
     if only:
         before = read_json(target)
         kept = {k: Calibration(**v) for k, v in before["examiners"].items() if k not in only}
+    if not root.is_dir():
+        raise InputError(f"{root} is no folder; give the one that holds photos/ or scenery/.")
     photos = photographs(root, "validation", limit=limit, unseen=bool(LEARNED & set(only)))
+    if len(photos) < 20:
+        raise InputError(
+            f"Calibration needs at least 20 photographs of its half; under {root} photos/ and scenery/ hold "
+            f"{len(photos)}."
+        )
     examiners = tuple(s for s in known if not only or s in only or SEEKS[s] == {"edit"})
     records = measure(corpus(photos, seed=seed, processed=PROCESSED, edited=EDITED), jobs, examiners)
     content = fit(records, kept=kept)
