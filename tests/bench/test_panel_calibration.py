@@ -170,6 +170,18 @@ def test_a_folder_without_photographs_is_named(tmp_path, name, said):
     assert not target.exists()
 
 
+def test_an_interrupted_calibration_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    from vestige.app.claiming import calibrate
+    from vestige.core.errors import Interrupted
+
+    def stopped(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vestige.bench.panel.fit_panel", stopped)
+    with pytest.raises(Interrupted, match="as it was"):
+        calibrate(tmp_path, tmp_path / "calibration.json", 0, 1, 0)
+
+
 def test_fit_needs_enough_photographs():
     with pytest.raises(InputError, match="at least 20"):
         fit([_record("untouched", i, set(), ela=0.0) for i in range(19)])

@@ -11,7 +11,7 @@ from pathlib import Path
 from vestige.bench.claims import ClaimContext, claims_of
 from vestige.bench.store import ClaimResult, record, results_root
 from vestige.core.catalogue import system, systems
-from vestige.core.errors import INTERNAL, OK, UsageError
+from vestige.core.errors import INTERNAL, OK, Interrupted, UsageError
 from vestige.data.packs import find_data_root
 
 
@@ -89,7 +89,10 @@ def calibrate(data: Path | None, out: Path | None, limit: int, jobs: int, seed: 
     if root is None:
         raise UsageError("Calibration needs photographs; give --data FOLDER or set VESTIGE_DATA.")
     target = out or calibration_file()
-    for line in fit_panel(root, target, limit=limit, jobs=jobs or default_jobs(), seed=seed, only=only):
-        print(line)
+    try:
+        lines = list(fit_panel(root, target, limit=limit, jobs=jobs or default_jobs(), seed=seed, only=only))
+    except KeyboardInterrupt:
+        raise Interrupted(f"Interrupted; {target} is as it was.") from None
+    print("\n".join(lines))
     print(f"Written: {target}")
     return OK
