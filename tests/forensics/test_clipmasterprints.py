@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vestige.bench.claims.forensics.clipmasterprints import lettered
 from vestige.core.errors import UsageError
 from vestige.forensics.clipmasterprints import (
     ClipMasterPrints,
@@ -125,3 +126,14 @@ def test_mining_needs_a_start(model: ImageText) -> None:
         mine(model, CAPTIONS)
     with pytest.raises(UsageError, match="generator"):
         mine(model, CAPTIONS, "lve", start=torch.zeros(1, 4))
+
+
+def test_letters_are_drawn_for_words_that_tell_captions_apart() -> None:
+    images = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])
+    drawn = lettered(images, CAPTIONS)
+    assert drawn.shape == images.shape
+    assert drawn[0].amax() > 0.7  # white on black, black on white
+    assert drawn[1].amin() < 0.3
+    assert (images == torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])).all()
+    assert torch.equal(lettered(images, ["a ball", "a ball"]), images)  # no word differs
+    assert not torch.equal(drawn, lettered(images, ["a pink heart", "a yellow fish"]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from vestige.bench.claims.forensics.fairfd import cvar
 from vestige.core.errors import UsageError
 from vestige.core.roles import Measure
 from vestige.forensics.fairfd import FairFD, biased_answers, bpfa_prune
@@ -95,3 +96,13 @@ def test_pruning_refuses_what_it_cannot_do(groups, options):
         bpfa_prune(_net(), groups, **options)
     with pytest.raises(UsageError, match="no convolution"):
         bpfa_prune(nn.Linear(2, 2), {"a": [], "b": []})
+
+
+def test_the_tail_of_losses_is_their_mean_or_that_of_the_worst():
+    losses = torch.tensor([0.2, 0.8, 0.1, 0.5, 0.4], requires_grad=True)
+    assert cvar(losses, 1.0).item() == pytest.approx(0.4)
+    assert cvar(losses, 0.4).item() == pytest.approx(0.65)
+    assert cvar(losses, 0.01).item() == pytest.approx(0.8)
+    cvar(losses, 0.5).backward()  # two and a half of five
+    assert losses.grad is not None
+    assert losses.grad.tolist() == pytest.approx([0, 0.4, 0, 0.4, 0.2])

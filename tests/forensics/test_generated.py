@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vestige.app.learning import run
+from vestige.bench.claims.forensics.generated_baselines import LGradNet
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
@@ -20,6 +21,7 @@ from vestige.forensics.generated import fit_detector, logits, training, windows
 from vestige.forensics.npr import NPR, TraceResNet
 from vestige.forensics.patchcraft import PatchCraft, PatchCraftNet, TextureFilter, diversity, smash
 from vestige.metrics.detection import auroc
+from vestige.nn.features import FeatureNet
 from vestige.nn.residual import SRM, srm_kernels
 
 ROOT = Path(__file__).parents[2]
@@ -252,3 +254,24 @@ def test_fit_detector_is_repeatable(pictures):
     nets = [fit_detector(small_patchcraft(), real, fake, config, crop=24) for _ in range(2)]
     for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_lgrad_sees_slopes_of_a_network_that_stays_as_it_is():
+    fixed = FeatureNet(seed=1).eval().requires_grad_(False)
+    before = {name: value.clone() for name, value in fixed.state_dict().items()}
+    torch.manual_seed(0)
+    net = LGradNet(fixed=fixed, depth=18, width=0.125)
+    assert net.state_dict().keys() == TraceResNet("rgb", depth=18, width=0.125).state_dict().keys()
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        slopes, found = net.eval().slopes(x), net(x)
+    assert found.shape == (3,)
+    assert not slopes.requires_grad
+    assert slopes.amin((1, 2, 3)).tolist() == [0.0] * 3
+    assert slopes.amax((1, 2, 3)).tolist() == [1.0] * 3
+    torch.testing.assert_close(slopes[1:2], net.slopes(x[1:2]), rtol=0, atol=1e-4)  # no picture changes another's
+    net.train()(x).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert not fixed.training
+    assert all(p.grad is None for p in fixed.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in fixed.state_dict().items())

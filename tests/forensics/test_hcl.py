@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from vestige.app.learning import run
 from vestige.core.errors import UsageError
+from vestige.core.image_io import encode
+from vestige.core.subjects import ImageSubject
 from vestige.data.corruptions import KINDS, corrupt
 from vestige.forensics.hcl import (
     HCL,
@@ -22,6 +28,8 @@ from vestige.forensics.hcl import (
     settled,
 )
 from vestige.nn.clustering import soft_spherical_kmeans
+
+ROOT = Path(__file__).parents[2]
 
 
 def net() -> HCLNet:
@@ -149,3 +157,39 @@ def test_what_cannot_be_is_refused() -> None:
         corrupt(np.zeros((3, 32, 32), np.float32), "other")
     with pytest.raises(UsageError, match="corrupted by"):
         corrupt(np.zeros((3, 32, 32), np.float32), "rust")
+
+
+def test_sound_pictures_teach_the_judge_alone() -> None:
+    network, generator = net(), torch.Generator().manual_seed(0)
+    images, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    losses = hcl_loss(network, images, masks, generator, samples=32, hard=16)
+    assert losses["contrast"].item() == 0
+    losses["loss"].backward()
+    before = network.judge[-1].bias.item()
+    torch.optim.SGD(network.parameters(), 0.1).step()
+    assert network.judge[-1].bias.item() < before  # both clusters are sound
+
+
+def test_the_recipe_trains_and_saves_an_examiner(tmp_path: Path, photo: np.ndarray) -> None:
+    words = ["steps=2", "batch_size=4", "log_every=1", "limit=16", "dims=8,16,32"]
+    path = ROOT / "recipes/forensics/hcl.py"
+    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    figures = json.loads((tmp_path / "metrics.json").read_text())["validation"]
+    assert {f"{kind}_{what}" for kind in KINDS for what in ("iou", "auroc")} < set(figures)
+    found = HCL(weights=tmp_path / "hcl.safetensors").find(ImageSubject(encode(photo[:160, :160], "PNG")))
+    assert found.applies
+    assert found.map is not None
+
+
+def test_shipped_weights_find_what_covers_a_photograph(photo: np.ndarray) -> None:
+    examiner = HCL()
+    image = photo[:256, :256].transpose(2, 0, 1).astype(np.float32) / 255
+    covered, mask = corrupt(image, "noise", seed=1)
+    clean, found = (
+        examiner.find(ImageSubject(encode(np.round(x * 255).astype(np.uint8).transpose(1, 2, 0).copy(), "PNG")))
+        for x in (image, covered)
+    )
+    assert (clean.flagged, found.flagged) == (False, True)
+    inside = F.interpolate(torch.from_numpy(mask)[None].float(), found.map.shape, mode="area")[0, 0] > 0.5
+    marked = torch.from_numpy(found.map) > 0.5
+    assert (marked & inside).sum() / (marked | inside).sum() > 0.6

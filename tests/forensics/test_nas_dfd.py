@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vestige.bench.claims.forensics.nas_dfd import CHANNELS, LAYERS, XceptionSmall
 from vestige.core.errors import InputError, UsageError
 from vestige.forensics.nas_dfd import CDCSpace, NasDFD, build, importance, search
 from vestige.nn.darts import EDGES, KINDS, Genotype, SuperNetwork, channel_shuffle
@@ -104,6 +105,15 @@ def test_a_search_runs_and_what_it_finds_learns() -> None:
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert NasDFD(net, side=16).score(images).shape == (8,)
+
+
+def test_what_they_are_compared_with_is_of_their_size() -> None:
+    torch.manual_seed(0)
+    draw, net = np.random.default_rng(0), XceptionSmall()
+    assert net(torch.rand(2, 3, 40, 40)).shape == (2, 1)
+    found = [build(Genotype.random(CDCSpace().names, draw), CHANNELS, LAYERS) for _ in range(8)]
+    size, *sizes = (sum(p.numel() for p in each.parameters()) for each in (net, *found))
+    assert min(sizes) < size < max(sizes)
 
 
 def test_wrong_settings_are_refused() -> None:

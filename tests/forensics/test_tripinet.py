@@ -8,7 +8,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch.nn import functional as F
 
-from vestige.bench.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet
+from vestige.bench.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet, TruForLite
 from vestige.core.errors import UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
@@ -121,7 +121,7 @@ def test_every_part_learns_and_the_loss_falls() -> None:
     assert auroc(masks[16:].ravel() > 0.5, held.ravel()) > 0.75
 
 
-@pytest.mark.parametrize("build", [PlainUNet, MVSSLite, ManTraLite])
+@pytest.mark.parametrize("build", [PlainUNet, MVSSLite, ManTraLite, TruForLite])
 def test_what_it_is_compared_with_learns_in_all_its_parts(build) -> None:
     torch.manual_seed(0)
     net, x = build(), torch.rand(4, 3, 32, 48)

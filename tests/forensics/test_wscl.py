@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
+from vestige.bench.claims.forensics.edit_baselines import GradCAM
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
@@ -110,3 +112,24 @@ def test_wrong_settings_are_refused() -> None:
         small()(torch.rand(1, 3, 16, 64))
     with pytest.raises(UsageError, match="network"):
         WSCL().localize(torch.rand(1, 3, 64, 64))
+
+
+def test_grad_cam_is_the_classifier_s_weights_on_its_features() -> None:
+    torch.manual_seed(0)
+    net, x = GradCAM(width=0.125).eval(), torch.rand(3, 3, 48, 64)
+    with torch.no_grad():
+        maps, features = net.localize(x), net.features((x - 0.5) / 0.25)
+        # The mean over places makes the slope of a channel its weight, everywhere.
+        wanted = F.relu(torch.einsum("c,nchw->nhw", net.head.weight[0], features))[:, None]
+        assert torch.equal(net.score(x), net(x))
+        low, high = wanted.amin((2, 3), keepdim=True), wanted.amax((2, 3), keepdim=True)
+        scaled = (wanted - low) / (high - low) * net.score(x).sigmoid()[:, None, None, None]
+    assert maps.shape == (3, 1, 48, 64)
+    assert maps.amax() > 0
+    torch.testing.assert_close(maps, F.interpolate(scaled, (48, 64), mode="bilinear", align_corners=False))
+    assert all(p.grad is None for p in net.parameters())
+    with torch.no_grad():
+        net.head.weight.clamp_(max=0)
+        assert net.localize(x).tolist() == torch.zeros(3, 1, 48, 64).tolist()  # nothing speaks for an edit
+    net.loss(x, torch.tensor([0.0, 1.0, 1.0]))["loss"].backward()
+    assert all(p.grad is not None for p in net.parameters())

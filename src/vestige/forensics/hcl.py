@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,6 +208,8 @@ def hcl_loss(
 ) -> dict[str, Tensor]:  # fmt: skip
     """Contrast at every scale within every picture, and the judge's cross-entropy on the centres.
 
+    Both centres of a picture whose mask is empty are sound to the judge; such a picture has nothing to contrast.
+
     Anchors: ``samples`` of the places a scale is asked about that are sound or corrupted throughout; references: these
     and the surest and least sure ``hard`` of the coarser scale, without gradient. scales: 1 uses the coarsest alone.
     """
@@ -230,10 +233,10 @@ def hcl_loss(
                 references, others = torch.cat([anchors, past[:, order].T]), torch.cat([own, told[order]])
             if len(picked):
                 losses.append(circle_loss(anchors, own, references, others))
-    centres = torch.cat([level.centres for level in levels]).flatten(0, 1)
-    judged = F.binary_cross_entropy_with_logits(
-        net.judge(centres).squeeze(1), torch.tensor([0.0, 1.0]).to(centres).repeat(len(centres) // 2)
-    )
+    centres = torch.cat([level.centres for level in levels])
+    present = mask.flatten(1).any(1).to(centres).repeat(len(levels))
+    told_apart = torch.stack([torch.zeros_like(present), present], 1)
+    judged = F.binary_cross_entropy_with_logits(net.judge(centres).squeeze(2), told_apart)
     contrast = torch.stack(losses).mean() if losses else projections[0].sum() * 0
     return {"loss": contrast + judged, "contrast": contrast.detach(), "judge": judged.detach()}
 
@@ -241,17 +244,21 @@ def hcl_loss(
 class HCL(NetworkExaminer):
     """Marks the corrupted region of a picture.
 
-    network: a trained `HCLNet`; side: a multiple of 32. The score is the log-odds of the judge for the cluster it
-    holds to be corrupted.
+    network: a trained `HCLNet`, by default the shipped one; side: a multiple of 32. The score is the log-odds of the
+    judge for the cluster it holds to be corrupted.
 
     >>> HCL(HCLNet((8, 16, 32), (1, 1, 1)), side=32).detect(torch.rand(2, 3, 32, 32))[0].shape
     torch.Size([2, 1, 32, 32])
     """
 
     slug = "hcl"
+    shipped = True
     flagged = "A region is unlike the rest of the picture as something that covers it is; the map shows where."
     clear = "No region stands out as something that covers the picture."
     map_caption = "How likely each pixel is covered or lost."
+
+    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 128) -> None:
+        super().__init__(network, weights=weights, side=side)
 
     @staticmethod
     def build(**settings: Any) -> HCLNet:

@@ -1,4 +1,4 @@
-"""Examiners around a network that nobody has shipped: it is trained by whoever uses it and handed in."""
+"""Examiners around a network that looks at the whole picture, scaled: shipped, or trained by whoever uses it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import Finding
-from vestige.forensics.learned import load_network
+from vestige.forensics.learned import WEIGHTS, load_network, stated
 
 if TYPE_CHECKING:
     from vestige.core.subjects import ImageSubject
@@ -24,11 +24,13 @@ _FLAT = 2.0  # grey levels of standard deviation that a picture must have
 class NetworkExaminer:
     """Base of the examiners: brings a picture to the side its network takes and puts the answer into words.
 
-    network: a trained network. weights: a file that `save_network` wrote, instead. Without both the examiner does not
-    apply to anything. side: the picture is scaled to side×side.
+    network: a trained network. weights: a file that `save_network` wrote, instead. Without both a ``shipped`` examiner
+    takes the package's weights where they are there; one without a network does not apply to anything. side: the
+    picture is scaled to side×side.
     """
 
     slug = ""
+    shipped = False
     kind = "edit"
     flagged = ""
     clear = ""
@@ -39,6 +41,9 @@ class NetworkExaminer:
             raise UsageError(f"side is {side}; a picture is scaled to at least 16 pixels.")
         self.side = side
         self.facts: Mapping[str, Any] = {}
+        if network is None and weights is None and self.shipped:
+            weights = WEIGHTS / f"{self.slug}.safetensors"
+            weights = weights if weights.is_file() else None
         if network is None and weights is not None:
             network, self.facts = load_network(self.slug, self.build, weights)
         self.network = network.eval() if network is not None else None
@@ -95,7 +100,8 @@ class NetworkExaminer:
             map_ = np.ascontiguousarray(subject.upright(drawn.astype(np.float32)))
         return Finding(
             self.slug, self.kind, float(scores[0]), self.flagged, self.clear,
-            evidence=(f"score {float(scores[0]):.2f}",), map=map_, map_caption=caption,
+            **stated(self.facts, float(scores[0])), evidence=(f"score {float(scores[0]):.2f}",), map=map_,
+            map_caption=caption,
         )  # fmt: skip
 
 

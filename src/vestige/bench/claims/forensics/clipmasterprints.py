@@ -6,10 +6,13 @@ its share chosen on validation pictures.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -114,6 +117,30 @@ def _pictures(context: ClaimContext) -> Tensor:
     return part.images[[i for i, c in enumerate(part.captions) if c in others]][:8]
 
 
+def lettered(images: Tensor, captions: Sequence[str]) -> Tensor:
+    """A typographic attack: pictures N×3×H×W in eight bits with words of the captions drawn on them.
+
+    Words that not every caption has, the most frequent first, each in the first line with room for it, in the smallest
+    letters that can still be read (about five pixels high); black on bright pictures and white on dark ones.
+    """
+    font, scale, line = cv2.FONT_HERSHEY_SIMPLEX, 0.25, 7
+    height, width = images.shape[2:]
+    counts = Counter(word for caption in captions for word in sorted(set(caption.split())))
+    telling = sorted((w for w, n in counts.items() if n < len(captions)), key=lambda w: (-counts[w], len(w), w))
+    lines = [""] * ((height - 2) // line)
+    for word in telling:
+        for i, text in enumerate(lines):
+            if cv2.getTextSize(longer := f"{text} {word}".strip(), font, scale, 1)[0][0] <= width:
+                lines[i] = longer
+                break
+    drawn = (images * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    for picture in drawn:
+        ink = 0 if picture.mean() > 127 else 255
+        for i, text in enumerate(lines):
+            cv2.putText(picture, text, (0, line * (i + 1) - 1), font, scale, (ink,) * 3, 1, cv2.LINE_AA)
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
+
+
 @lru_cache(maxsize=4)
 def _masters(context: ClaimContext, s: float = 0.0) -> dict[str, Tensor]:
     """Masters by method; s: mined with the shift known."""
@@ -140,7 +167,9 @@ def _masters(context: ClaimContext, s: float = 0.0) -> dict[str, Tensor]:
 def masters_fool(context: ClaimContext) -> Evidence:
     model, (aims, others), part = _clip(context), _captions(context), _sets(context)["test"]
     noise = torch.from_numpy(rng(context.seed, "noise").normal(0.5, 0.25, (8, 3, SIZE, SIZE))).float()
-    pictures = {**_masters(context), "natural": _pictures(context), "Gaussian noise": noise.clamp(0, 1)}
+    natural = _pictures(context)
+    pictures = {**_masters(context), "typographic": lettered(natural, aims)}
+    pictures |= {"natural": natural, "Gaussian noise": noise.clamp(0, 1)}
     with torch.no_grad():
         least = LeastMatch([model], [aims] * len(part.images))(part.images, torch.arange(len(part.images)), 0).margin
     pictures["best real picture"] = part.images[[int(least.argmax())]]

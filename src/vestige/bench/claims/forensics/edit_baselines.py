@@ -1,9 +1,11 @@
-"""What localisers of edits are compared with: a plain U-Net and small versions of two published networks.
+"""What localisers of edits are compared with: a U-Net, small versions of three published networks, and Grad-CAM.
 
 Sources: Image Manipulation Detection by Multi-View Multi-Scale Supervision, ICCV 2021 (MVSS-Net); ManTra-Net:
-Manipulation Tracing Network for Detection and Localization of Image Forgeries with Anomalous Features, CVPR 2019. These
-keep the parts that their names stand for and are far narrower; ManTra-Net's extractor is trained along with the rest,
-not on a classification of manipulations beforehand.
+Manipulation Tracing Network for Detection and Localization of Image Forgeries with Anomalous Features, CVPR 2019;
+TruFor: Leveraging All-Round Clues for Trustworthy Image Forgery Detection and Localization, CVPR 2023; Grad-CAM: Visual
+Explanations from Deep Networks via Gradient-based Localization, ICCV 2017. The networks keep the parts that their names
+stand for and are far narrower; the extractors of ManTra-Net and TruFor are trained along with the rest, not on a
+classification of manipulations and on traces of cameras beforehand.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vestige.forensics.tripinet import ResidualSE
+from vestige.forensics.wscl import Stream
 from vestige.nn.conv_unet import ConvUNet
 from vestige.nn.mask_losses import dice_loss, mask_loss
 from vestige.nn.residual import SRM, BayarConv2d
@@ -140,3 +143,97 @@ class ManTraLite(nn.Module):
     def loss(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """The loss of the other networks' maps, so that all are cut at one half alike."""
         return {"loss": mask_loss(self(images)[0], masks)}
+
+
+class GradCAM(nn.Module):
+    """A classifier of whole pictures, asked which places raise its answer: N×3×H×W in [0, 1] -> log-odds N of an edit.
+
+    WSCL's stream on colours up to the features its map is drawn from; their mean over the picture is classified.
+    depth, width, stages: of the stream.
+    """
+
+    def __init__(self, depth: int = 18, width: float = 0.25, stages: int = 2) -> None:
+        super().__init__()
+        stream = Stream("rgb", depth, width, stages)
+        *features, last = stream.draw
+        assert isinstance(last, nn.Conv2d)
+        self.features = nn.Sequential(stream.encoder, *features)
+        self.head = nn.Linear(last.in_channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._judged(self.features((images - 0.5) / 0.25))
+
+    def _judged(self, features: Tensor) -> Tensor:
+        return self.head(features.mean((2, 3))).squeeze(1)
+
+    def loss(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy; labels: float N, 1 edited."""
+        return {"loss": F.binary_cross_entropy_with_logits(self(images), labels)}
+
+    @torch.no_grad()
+    def score(self, images: Tensor) -> Tensor:
+        """The log-odds N."""
+        return self(images)
+
+    @torch.no_grad()
+    def localize(self, images: Tensor) -> Tensor:
+        """Maps N×1×H×W in [0, 1]: max(0, features weighted by the mean slope of the log-odds in each channel).
+
+        Every map is scaled to [0, 1] and multiplied by the probability of an edit: scaled alone, the map of an
+        unedited picture would reach one as well, and no threshold could serve several pictures.
+        """
+        features = self.features((images - 0.5) / 0.25)
+        with torch.enable_grad():
+            asked = features.detach().requires_grad_()
+            logits = self._judged(asked)
+            (slope,) = torch.autograd.grad(logits.sum(), asked)
+        maps = F.relu((slope.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True))
+        low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        scaled = (maps - low) / (high - low).clamp_min(1e-12) * logits.detach().sigmoid()[:, None, None, None]
+        return F.interpolate(scaled, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+class _Exchange(nn.Module):
+    """Two streams, each with half of what the other holds added twice: weighed by channel, and by place."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.channel = nn.Sequential(nn.Linear(4 * width, width), nn.ReLU(), nn.Linear(width, 2 * width))
+        self.place = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.ReLU(), nn.Conv2d(width, 2, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        both = torch.cat([x, y], 1)
+        held = torch.cat([both.mean((2, 3)), both.amax((2, 3))], 1)
+        channels = self.channel(held).sigmoid()[..., None, None].chunk(2, 1)
+        places = self.place(both).sigmoid().chunk(2, 1)
+        from_x, from_y = (z * (c + p) / 2 for z, c, p in zip((x, y), channels, places, strict=True))
+        return x + from_y, y + from_x
+
+
+class TruForLite(nn.Module):
+    """N×3×H×W in [0, 1] -> logits of the map.
+
+    Colours and a noise residual that is learnt go through three stages each and exchange what they hold after every
+    one; the map is read from both at all stages. There is no map of confidence, which would not change the map.
+    Sides: multiples of 8.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 48), width: int = 24) -> None:
+        super().__init__()
+        pairs = list(zip((3, *widths), widths, strict=False))
+        self.residual = nn.Sequential(BayarConv2d(3, 8), _convs(8, 16, halve=False), nn.Conv2d(16, 3, 3, 1, 1))
+        self.colours = nn.ModuleList(_convs(a, b) for a, b in pairs)
+        self.noise = nn.ModuleList(_convs(a, b) for a, b in pairs)
+        self.exchange = nn.ModuleList(_Exchange(w) for w in widths)
+        self.merge = nn.ModuleList(nn.Conv2d(2 * w, width, 1) for w in widths)
+        self.last = nn.Sequential(_convs(len(widths) * width, width, halve=False), nn.Conv2d(width, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, y = (images - 0.5) / 0.25, self.residual(images)
+        half, found = (images.shape[2] // 2, images.shape[3] // 2), []
+        stages = zip(self.colours, self.noise, self.exchange, self.merge, strict=True)
+        for colours, noise, exchange, merge in stages:
+            x, y = exchange(colours(x), noise(y))
+            merged = merge(torch.cat([x, y], 1))
+            found.append(F.interpolate(merged, half, mode="bilinear", align_corners=False))
+        return [F.interpolate(self.last(torch.cat(found, 1)), images.shape[2:], mode="bilinear", align_corners=False)]

@@ -1,11 +1,12 @@
 """Claims of hierarchical contrast, trained on photographs covered by other photographs and judged on other covers.
 
-Photographs, covers and the pictures that cover are split between training, validation and test. All detectors see the
-same batches in as many updates; their thresholds are one half (validation chooses nothing).
+Photographs, covers and the pictures that cover are split between training and test. All detectors see the same batches
+in as many updates; their thresholds are one half (validation chooses nothing).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -21,15 +22,44 @@ from vestige.data.packs import Pack, load_pack, split
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.train import Batch, TrainConfig
 from vestige.forensics.hcl import HCL, GatedUNet, HCLNet, HCLRestorer, grown, hcl_loss
+from vestige.forensics.tripinet import TriPINet, tripinet_loss
 from vestige.metrics.quality import psnr
 from vestige.metrics.segmentation import f1_at_threshold, iou_at_threshold
 from vestige.nn.conv_unet import ConvUNet
 
-SIZE, COVERED, STEPS, BATCH = 64, 600, 300, 8
+SIZE, COVERED, STEPS, BATCH = 64, 2400, 1200, 8
 NET: dict[str, Any] = {"dims": (16, 32, 64), "depths": (1, 1, 1)}
 UNSEEN = tuple(k for k in KINDS if k != "other")
 EACH = 40  # test pictures of each cover
 OURS, ONE, UNET = "hierarchical contrast", "coarsest scale alone", "U-Net, cross-entropy"
+JOINT, TRIPLE = "mask and filling learnt together (VCNet-like)", "TriPINet"
+EVERY = "everything covered"
+
+
+class MaskAndFill(nn.Module):
+    """Pictures N×3×H×W in [0, 1] -> (logits N×1×H×W of what is covered, the pictures with that filled).
+
+    The filling sees the soft mask, so that its error tells the mask where it is wrong as well.
+
+    Source: VCNet: A Robust Approach to Blind Image Inpainting, ECCV 2020; without its normalisation and critic.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask, self.fill = ConvUNet(3, 16, 3, 1), GatedUNet(16)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.mask(images)
+        return logits, self.fill(images, logits.sigmoid())
+
+
+#: The networks by name; the others are `HCLNet`.
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    UNET: lambda: ConvUNet(3, 16, 3, 1),
+    JOINT: MaskAndFill,
+    TRIPLE: lambda: TriPINet(0.125, "small"),
+    "filler": lambda: GatedUNet(16),
+}
 
 
 @lru_cache(maxsize=1)
@@ -50,12 +80,11 @@ def _covered(context: ClaimContext, part: str, kind: str, count: int) -> tuple[T
     return covered, masks, originals
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _trained(context: ClaimContext, name: str) -> nn.Module:
     images, masks, originals = _covered(context, "train", "other", COVERED)
     torch.manual_seed(context.seed)
-    network: nn.Module
-    network = ConvUNet(3, 16, 3, 1) if name == UNET else GatedUNet(16) if name == "filler" else HCLNet(**NET)
+    network = OTHERS[name]() if name in OTHERS else HCLNet(**NET)
 
     def batches(number: int, generator: torch.Generator) -> Batch:
         rows = rows_of(len(images), BATCH, generator)
@@ -67,6 +96,11 @@ def _trained(context: ClaimContext, name: str) -> nn.Module:
             return hcl_loss(model, x, mask, generator, samples=192, hard=96, scales=1 if name == ONE else 3)
         if isinstance(model, GatedUNet):
             return {"loss": F.l1_loss(model(x, grown(mask, 2)), original)}
+        if isinstance(model, MaskAndFill):
+            logits, filled = model(x)
+            return {"loss": F.binary_cross_entropy_with_logits(logits, mask.float()) + F.l1_loss(filled, original)}
+        if isinstance(model, TriPINet):
+            return tripinet_loss(model(x), mask.float())
         return {"loss": F.binary_cross_entropy_with_logits(model(x), mask.float())}
 
     config = TrainConfig(
@@ -81,17 +115,23 @@ def _maps(context: ClaimContext, name: str, images: Tensor) -> Tensor:
     network = _trained(context, name)
     if isinstance(network, HCLNet):
         return torch.cat([HCL(network).detect(x, scales=1 if name == ONE else 3)[1] for x in images.split(16)])
-    return torch.cat([network(x).sigmoid() for x in images.split(16)])
+    found = [network(x) for x in images.split(16)]
+    return torch.cat([(x if isinstance(x, Tensor) else x[0]).sigmoid() for x in found])
+
+
+@torch.no_grad()
+def _filled(joint: nn.Module, images: Tensor) -> np.ndarray:
+    return torch.cat([joint(x)[1] for x in images.split(16)]).clamp(0, 1).numpy()
 
 
 @lru_cache(maxsize=1)
 def _table(context: ClaimContext) -> tuple[dict[str, Any], ...]:
     rows = []
-    for name in (OURS, ONE, UNET, "everything covered"):
+    for name in (OURS, ONE, UNET, JOINT, TRIPLE, EVERY):
         row: dict[str, Any] = {"detector": name}
         for kind in KINDS:
             images, masks, _ = _covered(context, "test", kind, EACH)
-            maps = torch.ones_like(images[:, :1]) if name.startswith("every") else _maps(context, name, images)
+            maps = torch.ones_like(images[:, :1]) if name == EVERY else _maps(context, name, images)
             row[f"iou, {kind}"] = float(np.mean(iou_at_threshold(masks.numpy(), maps.numpy())))
             if kind == "other":
                 row["f1, other"] = float(np.mean(f1_at_threshold(masks.numpy(), maps.numpy())))
@@ -102,12 +142,13 @@ def _table(context: ClaimContext) -> tuple[dict[str, Any], ...]:
 
 @claim(
     "trained on covers of other photographs alone, the IoU on graffiti, colour and noise is >= 0.10 above a U-Net "
-    "trained with cross-entropy on the same data"
+    "trained with cross-entropy on the same data, and above marking every pixel"
 )
 def generalises_to_other_covers(context: ClaimContext) -> Evidence:
     rows = list(_table(context))
     by = {row["detector"]: row["iou, unseen"] for row in rows}
-    return Evidence(by[OURS] >= by[UNET] + 0.1, rows, f"{STEPS} updates of {BATCH} pictures of {SIZE} pixels")
+    holds = by[OURS] >= max(by[UNET] + 0.1, by[EVERY])
+    return Evidence(holds, rows, f"{STEPS} updates of {BATCH} pictures of {SIZE} pixels")
 
 
 @claim("the hierarchy is >= 0.03 IoU above contrast at one scale")
@@ -121,13 +162,14 @@ def hierarchy_helps(context: ClaimContext) -> Evidence:
 @claim("restored by the mask it predicts, PSNR closes >= 90 % of the gap between no restoration and the true mask")
 def restores_blindly(context: ClaimContext) -> Evidence:
     filler, detector = _trained(context, "filler"), _trained(context, OURS)
-    restorer, rows = HCLRestorer(HCL(detector), filler), []
+    restorer, joint, rows = HCLRestorer(HCL(detector), filler), _trained(context, JOINT), []
     for kind in KINDS:
         images, masks, originals = _covered(context, "test", kind, EACH)
         versions = {
             "covered": images.numpy(),
             "predicted mask": restorer.restore(images.numpy()),
             "true mask": restorer.restore(images.numpy(), masks.numpy()),
+            "VCNet-like": _filled(joint, images),
         }
         rows.append({"cover": kind, **{n: float(np.mean(psnr(originals.numpy(), x))) for n, x in versions.items()}})
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "cover"}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
+from vestige.bench.claims.forensics.generated_baselines import LGradNet
 from vestige.bench.claims.forensics.generated_study import (
     areas,
     available,
@@ -45,6 +46,7 @@ NETWORKS: dict[str, Callable[[], TraceDetector]] = {
     "ResNet-18 on RGB": lambda: TraceResNet("rgb", **_RESNET),
     "ResNet-18 on SRM": lambda: TraceResNet("srm", **_RESNET),
     "NPR": lambda: TraceResNet("npr", width=0.5),
+    "LGrad": lambda: LGradNet(**_RESNET),
 }
 SHUFFLED = "NPR, shuffled labels"
 
@@ -130,7 +132,7 @@ def _plain(context: ClaimContext) -> list[dict[str, Any]]:
     "one on the SRM residual of the whole picture"
 )
 def generalises(context: ClaimContext) -> Evidence:
-    names = (OURS, "ResNet-18 on RGB", "ResNet-18 on SRM", "NPR", SHUFFLED)
+    names = (OURS, "ResNet-18 on RGB", "ResNet-18 on SRM", "NPR", "LGrad", SHUFFLED)
     rows = [_row(context, name) for name in names]
     ours, rgb, srm = (row["not seen"] for row in rows[:3])
     counts = f"{_steps(context)} steps, {len(_seeds(context))} seeds"

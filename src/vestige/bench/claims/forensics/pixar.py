@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
-from vestige.bench.claims.forensics.edit_baselines import PlainUNet
+from vestige.bench.claims.forensics.edit_baselines import PlainUNet, TruForLite
 from vestige.core.errors import InputError
 from vestige.data.recolouring import saved
 from vestige.data.scene_edits import PRIMITIVES, edit_scenes
@@ -41,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 PEERS: dict[str, Callable[[], nn.Module]] = {
     "U-Net, object masks": PlainUNet,
     "TriPINet, object masks": lambda: TriPINet(0.125, "small"),
+    "TruFor-like, object masks": TruForLite,
 }
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.bench.claims import ClaimContext, Evidence, claim
+from vestige.bench.claims.forensics.edit_baselines import GradCAM
 from vestige.bench.claims.forensics.edit_study import edited
 from vestige.data.manipulated import Manipulated
 from vestige.engines.fitting import fit, rows_of
@@ -29,6 +30,7 @@ UNSEEN = ("copy_move", "recolor")
 NET: dict[str, Any] = {"depth": 18, "width": 0.25, "stages": 2}
 OURS, RGB, MAX, TOP = "WSCL", "RGB alone, no consistency", "max pooling, no consistency", "top tenth, no consistency"
 NO_MSC, NO_IPC, TRI = "WSCL without MSC", "WSCL without IPC", "TriPINet, trained with masks"
+CAM = "Grad-CAM of a classifier on RGB"
 #: Settings of the network and weights of the consistencies.
 WAYS: dict[str, tuple[dict[str, Any], float, float]] = {
     OURS: ({}, 0.1, 0.1),
@@ -52,7 +54,11 @@ def _trained(context: ClaimContext, name: str) -> nn.Module:
     steps = SUPERVISED if name == TRI else STEPS
     steps = 3 if context.limit else steps
     options, msc, ipc = WAYS.get(name, ({}, 0.0, 0.0))
-    network: nn.Module = TriPINet(0.125, "small") if name == TRI else WSCLNet(**NET, **options)
+    network: nn.Module
+    if name in (TRI, CAM):
+        network = TriPINet(0.125, "small") if name == TRI else GradCAM(**NET)
+    else:
+        network = WSCLNet(**NET, **options)
 
     def batches(number: int, generator: torch.Generator) -> Batch:
         rows, turn = rows_of(len(images), BATCH, generator), int(torch.randint(4, (), generator=generator))
@@ -63,6 +69,8 @@ def _trained(context: ClaimContext, name: str) -> nn.Module:
         x, mask, label, progress = batch
         if isinstance(model, WSCLNet):
             return wscl_loss(model, x, label, progress, msc=msc, ipc=ipc)
+        if isinstance(model, GradCAM):
+            return model.loss(x, label)
         return tripinet_loss(model(x), mask)
 
     config = TrainConfig(steps=steps, lr=2e-3, betas=(0.9, 0.99), weight_decay=5e-4, warmup=20, seed=context.seed)
@@ -85,7 +93,7 @@ def _table(context: ClaimContext) -> dict[str, dict[str, Any]]:
         "other edits": edited(context, "test", UNSEEN, 240, SIZE),
     }
     rows = {}
-    for name in (*WAYS, TRI):
+    for name in (*WAYS, CAM, TRI):
         network = _trained(context, name)
         threshold = f1_best_threshold_pooled(val.masks, _answers(network, val)[1]).threshold
         row: dict[str, Any] = {"detector": name, "threshold": float(threshold)}
