@@ -4,14 +4,15 @@
 
 Three of four pictures are covered in part by another photograph, a colour, noise or graffiti
 (`vestige.data.corruptions`), the others are sound; a picture is a whole photograph of 64 pixels or a square of one of
-128, and half of all are saved as JPEG 50 to 97 afterwards. Photographs, and the ones that cover them, are others in
-training than in validation. Without data the pictures are rendered scenes, which serves to try the recipe and nothing
-else.
+128. Covers are drawn at once, twice or four times the size and reduced with the picture, as those of large files are:
+noise then turns into a dull grain. Half of all pictures are saved as JPEG 50 to 97 afterwards. Photographs, and the
+ones that cover them, are others in training than in validation. Without data the pictures are rendered scenes, which
+serves to try the recipe and nothing else.
 
 The threshold of `vestige find` is set on photographs of another collection (`vestige.bench.examiner_threshold`).
 
 Options: limit, the number of photographs, 0 all; sound, the share of sound pictures; dims and depths of the network;
-rate, the share of photographs that may be flagged.
+start, weights of an earlier run to go on from; rate, the share of photographs that may be flagged.
 
 Result: hcl.safetensors; a copy of it goes into the package's weights.
 """
@@ -37,7 +38,7 @@ from vestige.data.scenes import render_pack
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics.hcl import HCL, HCLNet, hcl_loss
-from vestige.forensics.learned import save_network
+from vestige.forensics.learned import load_network, save_network
 from vestige.metrics.detection import auroc
 from vestige.metrics.segmentation import iou_at_threshold
 
@@ -88,7 +89,11 @@ def build(ctx: RecipeContext) -> Job:
         )  # fmt: skip
         save_network(out / "hcl.safetensors", model, "hcl", facts)
 
-    return Job(HCLNet(_numbers(o["dims"]), _numbers(o["depths"])), step, batches, validate=validate, save=save)
+    model = HCLNet(_numbers(o["dims"]), _numbers(o["depths"]))
+    if o["start"]:
+        known, _ = load_network("hcl", HCLNet, o["start"])
+        model = known.train().requires_grad_(True)
+    return Job(model, step, batches, validate=validate, save=save)
 
 
 def photographs(part: str, limit: int, seed: int) -> np.ndarray:
@@ -112,7 +117,7 @@ def drawn(
         mask = np.zeros((1, SIDE, SIDE), bool)
         chosen = KINDS[draw.integers(len(KINDS))] if kind == "" else kind
         if chosen is not None and draw.random() >= sound:
-            picture, mask = corrupt(picture, chosen, other=other, seed=int(draw.integers(2**31)))
+            picture, mask = _covered(picture, chosen, other, draw)
         quality = int(draw.integers(50, 98))
         if draw.random() < 0.5:
             picture = distort(picture[None], "jpeg", quality)[0]
@@ -130,6 +135,17 @@ def _square(photo: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     else:
         pixels = pixels[:, top : top + SIDE, left : left + SIDE]
     return np.ascontiguousarray(pixels[:, :, ::-1] if draw.random() < 0.5 else pixels)
+
+
+def _covered(
+    picture: np.ndarray, kind: str, other: np.ndarray, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`corrupt` at a multiple of the size, then reduced; a pixel is covered where at least half of it is."""
+    k = int(draw.choice((1, 2, 4)))
+    large = (x.repeat(k, 1).repeat(k, 2) for x in (picture, other))
+    made, mask = corrupt(next(large), kind, other=next(large), seed=int(draw.integers(2**31)))
+    cut = (SIDE, k, SIDE, k)
+    return made.reshape(3, *cut).mean((2, 4)), mask.reshape(1, *cut).mean((2, 4)) >= 0.5
 
 
 def covering(kind: str, others: np.ndarray) -> Maker:
@@ -165,5 +181,5 @@ RECIPE = Recipe(
         "noise_iou, constant_iou": "0.80 and 0.60 on photographs that took no part",
         "graffiti_iou, other_iou": "0.40 and 0.30",
     },
-    options={"limit": 0, "sound": 0.25, "dims": "16,32,64", "depths": "1,1,1", "rate": 0.02},
+    options={"limit": 0, "sound": 0.25, "dims": "16,32,64", "depths": "1,1,1", "start": "", "rate": 0.02},
 )  # fmt: skip
