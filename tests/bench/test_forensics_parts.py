@@ -39,6 +39,23 @@ def test_the_ladder_moves_masks_and_saves_as_files_do():
             ladder(wrong)
 
 
+def test_attacks_come_first_and_keep_masks_in_place(photo):
+    steps = {step.name: step for step in ladder("sear,laundering+jpeg:80")}
+    image = np.ascontiguousarray(photo[100:165, 100:198])
+    mask = np.zeros((65, 98), bool)
+    mask[:, :48] = True
+    hidden, kept = steps["sear"].apply(encode(image, "PNG"), mask, 0)
+    pixels = decode(hidden).pixels
+    assert pixels.shape == image.shape
+    assert 0 < np.abs(pixels.astype(int) - image).mean() < 16
+    np.testing.assert_array_equal(kept, mask)
+    washed, cut = steps["laundering+jpeg:80"].apply(encode(image, "PNG"), mask, 0)
+    assert washed[:2] == b"\xff\xd8"
+    assert decode(washed).pixels.shape[:2] == cut.shape == (64, 96)
+    with pytest.raises(UsageError, match="first"):
+        ladder("jpeg:80+sear")
+
+
 def test_methods_come_from_the_catalogue():
     assert [m.label for m in methods("ela,noise_level,panel")] == ["ela", "noise_level", "panel"]
     edit = [m.slug for m in methods("edit")]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vestige.app.learning import run
 from vestige.core.errors import UsageError
 from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, mask_logits, sear_loss
 
@@ -109,3 +114,21 @@ def test_what_is_missing_is_said() -> None:
         Concealer(0.0625)(torch.rand(1, 3, 20, 24))
     with pytest.raises(UsageError, match="srm, bayar, rgb"):
         Supervisor(front="dct")
+
+
+def test_pictures_of_any_size_are_attacked_with_the_shipped_weights(photo: np.ndarray) -> None:
+    image = photo[:101, :138].transpose(2, 0, 1).astype(np.float32)[None] / 255
+    hidden = SEAR().attack(image)
+    assert hidden.shape == image.shape
+    assert isinstance(hidden, np.ndarray)
+    assert 25 < -10 * np.log10(np.mean((hidden - image) ** 2)) < 50
+    tensor = SEAR().attack(torch.from_numpy(image))
+    np.testing.assert_array_equal(tensor.numpy(), hidden)
+
+
+def test_the_recipe_trains_and_saves_a_concealer(tmp_path: Path) -> None:
+    words = ["steps=2", "localiser=2", "count=16", "limit=16", "width=0.0625", "log_every=1"]
+    path = Path(__file__).parents[2] / "recipes/forensics/sear.py"
+    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    assert {"f1", "f1_concealed", "psnr"} <= set(json.loads((tmp_path / "metrics.json").read_text())["validation"])
+    assert (tmp_path / "sear.safetensors").is_file()

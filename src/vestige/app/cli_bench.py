@@ -81,7 +81,11 @@ def bench_forensics(
         ),
     ] = "auto",
     ladder: Annotated[
-        str | None, typer.Option("--ladder", help="Post-processing, as none,jpeg:80,resize:0.75+jpeg:80,platform.")
+        str | None,
+        typer.Option(
+            "--ladder",
+            help="Post-processing, as none,jpeg:80,resize:0.75+jpeg:80,platform; sear and laundering are attacks.",
+        ),
     ] = None,
     groups: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,41 @@ MAP_THRESHOLD = 0.5
 THRESHOLDS = (0.001, 0.002, 0.005, 0.01, *(round(0.02 * k, 2) for k in range(1, 51)))
 #: Like what platforms do to a picture: smaller, a little sharper, compressed.
 PLATFORM = (("resize", 0.8), ("sharpen", 0.3), ("jpeg", 75.0))
-LADDER = "none,jpeg:90,jpeg:80,jpeg:60,resize:0.75,resize:0.75+jpeg:80,blur:1,noise:0.02,platform"
+#: Systems that hide what examiners look for, with the weights that come with vestige.
+ATTACKS = ("sear", "laundering")
+LADDER = "none,jpeg:90,jpeg:80,jpeg:60,resize:0.75,resize:0.75+jpeg:80,blur:1,noise:0.02,platform,sear"
+
+
+@cache
+def _attacker(slug: str) -> Any:
+    return Method(slug).load()
+
+
+def attacked(slug: str, image: np.ndarray) -> np.ndarray:
+    """float32 1×3×H×W in [0, 1] after an attack on examiners; `laundering` may cut a few rows and columns away."""
+    return np.asarray(_attacker(slug).attack(image), np.float32)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the ladder: what is done to a picture before it is examined. "none" leaves the file as it is."""
+    """A step of the ladder: what is done to a picture before it is examined. "none" leaves the file as it is.
+
+    attack: one of `ATTACKS`, which goes over the whole picture before the ``steps``.
+    """
 
     name: str
     steps: tuple[tuple[str, float], ...] = ()
+    attack: str = ""
 
     def apply(self, data: bytes, mask: np.ndarray | None, seed: int) -> tuple[bytes, np.ndarray | None]:
         """(file, bool mask of the upright picture) after the step; a JPEG where JPEG comes last, else a PNG."""
-        if not self.steps:
+        if not self.steps and not self.attack:
             return data, mask
         image = to_float(decode(data).pixels)
-        saves = self.steps[-1][0] == "jpeg"
+        if self.attack:
+            image = attacked(self.attack, image)
+            mask = mask[: image.shape[2], : image.shape[3]] if mask is not None else None
+        saves = bool(self.steps) and self.steps[-1][0] == "jpeg"
         chain = compose(self.steps[:-1] if saves else self.steps)
         before = np.zeros((1, 1, *image.shape[2:]), bool) if mask is None else mask[None, None]
         image, after = chain.with_mask(image, before, seed=seed)
@@ -63,7 +82,8 @@ class Step:
 
 
 def ladder(selection: str) -> list[Step]:
-    """Steps separated by commas: none, platform, ``distortion:strength``, or several of these joined by ``+``.
+    """Steps separated by commas: none, platform, ``distortion:strength``, or several of these joined by ``+``; one of
+    `ATTACKS` may come first.
 
     Raises UsageError for unknown names and strengths that are no numbers or out of range.
 
@@ -73,7 +93,9 @@ def ladder(selection: str) -> list[Step]:
     found: dict[str, Step] = {}
     for word in filter(None, (w.strip() for w in selection.split(","))):
         steps: list[tuple[str, float]] = []
-        for part in word.split("+"):
+        first, _, rest = word.partition("+")
+        attack = first if first in ATTACKS else ""
+        for part in filter(None, (rest if attack else word).split("+")):
             name, _, text = part.partition(":")
             if part in ("none", "platform"):
                 steps += PLATFORM if part == "platform" else ()
@@ -81,10 +103,10 @@ def ladder(selection: str) -> list[Step]:
             try:
                 steps.append((name, float(text)))
             except ValueError:
-                known = ", ".join(DISTORTIONS)
-                raise UsageError(f"{part!r} is no step; write none, platform or NAME:NUMBER with {known}.") from None
+                known = f"{', '.join(ATTACKS)} (first), or NAME:NUMBER with {', '.join(DISTORTIONS)}"
+                raise UsageError(f"{part!r} is no step; write none, platform, {known}.") from None
         compose(steps)
-        found[word] = Step(word, tuple(steps))
+        found[word] = Step(word, tuple(steps), attack)
     if not found:
         raise UsageError("Give at least one step, such as none or jpeg:80.")
     return list(found.values())
@@ -115,11 +137,13 @@ class Grid:
             "schema": SCHEMA, "pictures": [p.digest for p in self.pictures], "seed": self.seed,
             "measures": [MAP_THRESHOLD, THRESHOLDS], "steps": code_digest("vestige.data.distortions_real"),
         }  # fmt: skip
-        return [
-            Cell(m, s, digest({**shared, "method": m.label, "code": method_digest(m), "step": s.steps}))
-            for s in steps
-            for m in methods
-        ]
+        found = []
+        for step in steps:
+            first = {"attack": Method(step.attack).digest()} if step.attack else {}
+            for m in methods:
+                parts = {**shared, **first, "method": m.label, "code": method_digest(m), "step": step.steps}
+                found.append(Cell(m, step, digest(parts)))
+        return found
 
     def starts(self) -> range:
         """Where the parts of a cell begin."""

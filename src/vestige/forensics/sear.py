@@ -20,6 +20,7 @@ from vestige.core.errors import UsageError
 from vestige.engines.adversarial import round8
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.train import Batch, TrainConfig
+from vestige.forensics.learned import load_network
 from vestige.nn.mask_losses import dice_loss
 from vestige.nn.residual import SRM, BayarConv2d
 
@@ -169,9 +170,10 @@ def sear_loss(
 class SEAR:
     """Conceals edits: `fit` on edited pictures with masks, then `conceal` pictures without.
 
-    supervisor: a localiser (images -> logits N×1×H×W, or a list of which the first counts); it is not changed, and the
-    retrained copies are kept in ``supervisors``, the concealers of the rounds in ``concealers``. w_adv, w_mag, w_pre:
-    see `sear_loss`; w_mag is larger than the paper's 1, because the magnitude here is divided by the picture's size.
+    concealer: the network; by default the shipped one, trained against a localiser of its own. supervisor: a localiser
+    (images -> logits N×1×H×W, or a list of which the first counts); it is not changed, and the retrained copies are
+    kept in ``supervisors``, the concealers of the rounds in ``concealers``. w_adv, w_mag, w_pre: see `sear_loss`; w_mag
+    is larger than the paper's 1, because the magnitude here is divided by the picture's size.
     psnr: what concealed pictures of the training are to keep, in decibels; the weight of the magnitude then rises by a
     tenth after a batch that keeps less and falls, but not below w_mag, after one that keeps more; 0 leaves it as it is.
     rounds: concealer, then retraining, alternately, ending with a concealer. steps, batch_size, lr: of each training.
@@ -183,12 +185,14 @@ class SEAR:
     slug = "sear"
 
     def __init__(
-        self, concealer: nn.Module, supervisor: nn.Module | None = None, *, w_adv: float = 10.0, w_mag: float = 100.0,
-        w_pre: float = 1e-3, psnr: float = 0.0, rounds: int = 2, steps: int = 3000, batch_size: int = 4,
-        lr: float = 2e-4, seed: int = 0,
+        self, concealer: nn.Module | None = None, supervisor: nn.Module | None = None, *, w_adv: float = 10.0,
+        w_mag: float = 100.0, w_pre: float = 1e-3, psnr: float = 0.0, rounds: int = 2, steps: int = 3000,
+        batch_size: int = 4, lr: float = 2e-4, seed: int = 0,
     ) -> None:  # fmt: skip
         if rounds < 1 or steps < 1 or batch_size < 1:
             raise UsageError("SEAR needs a round, a step and a picture in a batch at least.")
+        if concealer is None:
+            concealer, _ = load_network(self.slug, Concealer)
         self.concealer, self.supervisor = concealer.eval(), supervisor
         self.weights, self.psnr, self.rounds = (w_adv, w_mag, w_pre), psnr, rounds
         self.config = TrainConfig(
@@ -253,9 +257,13 @@ class SEAR:
         finally:
             self.concealer.train(training)
 
-    def attack(self, images: Tensor) -> Tensor:
-        """`conceal`."""
-        return self.conceal(images)
+    def attack(self, images: Any) -> Any:
+        """`conceal` for arrays and tensors of any size N×3×H×W in [0, 1]; sides are mirrored to multiples of 8."""
+        x = torch.as_tensor(images).float()
+        height, width = x.shape[2:]
+        padded = F.pad(x, (0, -width % 8, 0, -height % 8), mode="reflect")
+        found = self.conceal(padded)[:, :, :height, :width]
+        return found if isinstance(images, Tensor) else found.numpy()
 
 
 def give_away(masks: Tensor, maps: Tensor) -> dict[str, float]:
