@@ -42,15 +42,16 @@ from vestige.forensics.learned import load_network, save_network
 from vestige.metrics.detection import auroc
 from vestige.metrics.segmentation import iou_at_threshold
 
-SIDE, WHOLE, EACH = 64, 128, 30
+SIDE, WHOLE, EACH = 64, 128, 30  # pictures of each kind to validate by
 
 
 def build(ctx: RecipeContext) -> Job:
     """Covered photographs and the network that finds what covers them."""
     o = ctx.options
     train, val = (photographs(part, int(o["limit"]), ctx.seed) for part in ("train", "val"))
+    each = 4 if o["limit"] else EACH
     judged = {
-        kind: drawn(val, rng(ctx.seed, "hcl validation", kind), EACH, kind=None if kind == "sound" else kind)
+        kind: drawn(val, rng(ctx.seed, "hcl validation", kind), each, kind=None if kind == "sound" else kind)
         for kind in (*KINDS, "sound")
     }
 
@@ -77,7 +78,7 @@ def build(ctx: RecipeContext) -> Job:
                 figures[f"{kind}_iou"] = float(np.mean(iou_at_threshold(masks.numpy(), found)))
         for kind in KINDS:
             both = np.concatenate([scores["sound"], scores[kind]])
-            figures[f"{kind}_auroc"] = auroc(np.repeat([False, True], EACH), both)
+            figures[f"{kind}_auroc"] = auroc(np.repeat([False, True], each), both)
         return figures
 
     def save(model: nn.Module, out: Path) -> None:
