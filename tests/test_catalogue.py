@@ -54,13 +54,15 @@ def odd_pictures() -> dict[str, bytes]:
 ODD = odd_pictures()
 
 
-def test_any_finder_of_pictures_can_be_named_instead_of_the_panel():
+def test_any_finder_of_pictures_can_be_named_instead_of_the_panel_or_beside_it():
     from vestige.core.panel import default_panel
 
     (finder,) = default_panel(only=["maskmark"]).finders
     assert finder.slug == "maskmark"
-    assert "maskmark" not in [f.slug for f in default_panel().finders]
-    for slug in ("panel", "spread_spectrum", "nothing"):
+    default = [f.slug for f in default_panel().finders]
+    assert "maskmark" not in default
+    assert [f.slug for f in default_panel(only=["panel", "maskmark", "ela"]).finders] == [*default, "maskmark"]
+    for slug in ("spread_spectrum", "nothing"):
         with pytest.raises(UsageError):
             default_panel(only=[slug])
 

@@ -56,7 +56,10 @@ def find(
     json_: Json = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained HTML report here.")] = None,
     key: Annotated[list[Path] | None, typer.Option("--key", "-k", help="Key file to look for marks with.")] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Use only this examiner; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Use only this examiner; repeatable. 'panel' among them is the default panel."),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
     timeout: Annotated[
         int, typer.Option("--timeout", min=0, help="Seconds per picture or frame; 0 waits for ever.")

@@ -131,16 +131,18 @@ def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel
     """The panel of every catalogue entry marked ``panel``.
 
     keys: watermark keys to try besides the public one. only: slugs of the examiners to use instead, which may be any
-    built finder of the catalogue that examines pictures. Raises UsageError for a slug that is none.
+    built finder of the catalogue that examines pictures; "panel" among them stands for the default panel. Raises
+    UsageError for a slug that is none.
     """
     built = [s for s in catalogue.systems() if "find" in s.roles and s.subject == "image" and s.target is not None]
     entries = [s for s in built if s.panel]
     if only:
         by_slug = {s.slug: s for s in built}
-        unknown = [slug for slug in only if slug not in by_slug]
+        unknown = [slug for slug in only if slug not in by_slug and slug != Panel.slug]
         if unknown:
             raise UsageError(f"{unknown[0]!r} is not an examiner of pictures; choose from {', '.join(by_slug)}.")
-        entries = [by_slug[slug] for slug in only]
+        chosen = {s.slug: s for slug in only for s in (entries if slug == Panel.slug else [by_slug[slug]])}
+        entries = list(chosen.values())
     finders = []
     for entry in entries:
         cls = entry.load()
