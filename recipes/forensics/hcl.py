@@ -28,13 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from vestige.bench.examiner_threshold import threshold_on_photographs
-from vestige.core.errors import InputError
 from vestige.core.runtime import rng
 from vestige.data.corruptions import KINDS, corrupt
 from vestige.data.distortions import distort
 from vestige.data.fakes import FakeSource, Maker
-from vestige.data.packs import find_data_root, named_pack
-from vestige.data.scenes import render_pack
+from vestige.data.stand_in import photographs_or_scenes
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics.hcl import HCL, HCLNet, hcl_loss
@@ -48,7 +46,7 @@ SIDE, WHOLE, EACH = 64, 128, 30  # pictures of each kind to validate by
 def build(ctx: RecipeContext) -> Job:
     """Covered photographs and the network that finds what covers them."""
     o = ctx.options
-    train, val = (photographs(part, int(o["limit"]), ctx.seed) for part in ("train", "val"))
+    train, val = (photographs_or_scenes(part, WHOLE, limit=int(o["limit"]), seed=ctx.seed) for part in ("train", "val"))
     each = 4 if o["limit"] else EACH
     judged = {
         kind: drawn(val, rng(ctx.seed, "hcl validation", kind), each, kind=None if kind == "sound" else kind)
@@ -95,17 +93,6 @@ def build(ctx: RecipeContext) -> Job:
         known, _ = load_network("hcl", HCLNet, o["start"])
         model = known.train().requires_grad_(True)
     return Job(model, step, batches, validate=validate, save=save)
-
-
-def photographs(part: str, limit: int, seed: int) -> np.ndarray:
-    """uint8 N×3×S×S of a part of the photos pack; rendered scenes where there is no data."""
-    try:
-        found = named_pack("photos", part, size=WHOLE, limit=limit or None).images if find_data_root() else None
-    except InputError:
-        found = None
-    if found is not None:
-        return found
-    return render_pack(max(4, (limit or 200) // (1 if part == "train" else 8)), WHOLE, seed + len(part)).images
 
 
 def drawn(

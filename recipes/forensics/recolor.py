@@ -24,11 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.core.errors import InputError
 from vestige.core.runtime import rng
-from vestige.data.packs import find_data_root, named_pack
 from vestige.data.recolouring import TRAINING, Versions, versions
-from vestige.data.scenes import render_pack
+from vestige.data.stand_in import photographs_or_scenes
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.forensics.learned import save_network
@@ -42,7 +40,10 @@ SIDE, CROP = 256, 112
 def build(ctx: RecipeContext) -> Job:
     """Versions of the photographs, their maps, and the networks."""
     o = ctx.options
-    parts = {"train": pictures("train", o["limit"], ctx.seed), "val": pictures("val", o["limit"], ctx.seed)}
+    parts = {
+        part: photographs_or_scenes(part, SIDE, limit=o["limit"], seed=ctx.seed, scene_size=128)
+        for part in ("train", "val")
+    }
     made = {
         name: versions(found, TRAINING, each=o["each"], seed=ctx.seed + number)
         for number, (name, found) in enumerate(parts.items())
@@ -89,17 +90,6 @@ def build(ctx: RecipeContext) -> Job:
 
     model = Contest([name.strip() for name in str(o["networks"]).split(",")])
     return Job(model, step, batches, validate=validate, save=save)
-
-
-def pictures(part: str, limit: int, seed: int) -> np.ndarray:
-    """uint8 N×3×S×S of a part of the photos pack; rendered scenes where there is no data."""
-    try:
-        found = named_pack("photos", part, size=SIDE, limit=limit or None).images if find_data_root() else None
-    except InputError:
-        found = None
-    if found is not None:
-        return found
-    return render_pack(max(4, (limit or 200) // (1 if part == "train" else 8)), 128, seed + len(part)).images
 
 
 def counted(made: Versions) -> Tensor:

@@ -22,10 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.core.errors import InputError
 from vestige.data.manipulated import manipulated
-from vestige.data.packs import find_data_root, named_pack
-from vestige.data.scenes import render_pack
+from vestige.data.stand_in import photographs_or_scenes
 from vestige.engines.fitting import fit, rows_of
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import Batch, TrainConfig
@@ -98,12 +96,7 @@ class _Held:
 
 def edited(part: str, count: int, limit: int, seed: int) -> tuple[Tensor, Tensor]:
     """(squares float N×3×64×64 in [0, 1], masks bool N×1×64×64), all of them edited and stored without loss."""
-    try:
-        known = named_pack("photos", part, size=WHOLE, limit=limit or None).images if find_data_root() else None
-    except InputError:
-        known = None
-    if known is None:
-        known = render_pack(max(4, (limit or 200) // (1 if part == "train" else 8)), WHOLE, seed + len(part)).images
+    known = photographs_or_scenes(part, WHOLE, limit=limit, seed=seed)
     made = manipulated(
         [image.transpose(1, 2, 0) for image in known], count, SIDE, operations=OPERATIONS, unedited=0.0,
         seed=2 * seed + (part != "train"), handling=lambda image, mask, generator: (image, mask),

@@ -25,11 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.files import write_atomic
 from vestige.data.manipulated import manipulated, travelled
-from vestige.data.packs import find_data_root, named_pack
-from vestige.data.scenes import render_pack
+from vestige.data.stand_in import photographs_or_scenes
 from vestige.data.tampering import OPERATIONS
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
@@ -123,12 +122,7 @@ def traced(images: np.ndarray, folder: Path | None) -> Tensor:
 
 def photographs(part: str, limit: int, seed: int) -> list[np.ndarray]:
     """uint8 256×256×3 of a part of the photos pack; rendered scenes where there is no data."""
-    try:
-        found = named_pack("photos", part, size=256, limit=limit or None).images if find_data_root() else None
-    except InputError:
-        found = None
-    if found is None:
-        found = render_pack(max(4, (limit or 200) // (1 if part == "train" else 8)), 256, seed + len(part)).images
+    found = photographs_or_scenes(part, 256, limit=limit, seed=seed)
     return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in found]
 
 
