@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from vestige.core.errors import OK, UsageError
+from vestige.core.errors import OK, Interrupted, UsageError
 from vestige.core.files import write_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ def run(
     if fresh:
         clear_run(folder)
     runtime.seed_everything(config.seed)  # for the weights the model starts with
-    job = chosen.build(RecipeContext(find_data_root(), where, config.seed, config, folder, options, quiet))
+    try:
+        job = chosen.build(RecipeContext(find_data_root(), where, config.seed, config, folder, options, quiet))
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted before the training began; the same command prepares it again.") from None
     if not quiet:
         size = sum(p.numel() for p in job.model.parameters())
         print(f"{chosen.name}: {chosen.about}", file=sys.stderr)
@@ -68,9 +71,13 @@ def run(
     if not trainer.leader:
         return OK
     runtime.seed_everything(config.seed)
-    evaluation = finite(job.evaluate(result.model)) if job.evaluate is not None else {}
-    if job.save is not None:
-        job.save(result.model, folder)
+    try:
+        evaluation = finite(job.evaluate(result.model)) if job.evaluate is not None else {}
+        if job.save is not None:
+            job.save(result.model, folder)
+    except KeyboardInterrupt:
+        again = "the same command measures and saves it again."
+        raise Interrupted(f"Interrupted; the training is finished and kept in {folder}, and {again}") from None
     metrics = {**result.metrics, "recipe": chosen.name, "evaluation": evaluation, "reach": dict(chosen.reach)}
     write_json(folder / "metrics.json", finite(metrics))
     if not quiet:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from vestige.engines.train import Batch, Step, TrainConfig, Trainer
+from vestige.core import errors
+from vestige.engines.train import Batch, Interrupted, Step, TrainConfig, Trainer
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -23,6 +24,8 @@ def fit(
 ) -> N:
     """Train ``network`` in place on the CPU by `Trainer` and return it in evaluation mode; arguments as there.
 
+    Raises Interrupted on SIGINT or SIGTERM; unlike a `Trainer` with a folder, nothing is kept then.
+
     >>> net = nn.Linear(1, 1)
     >>> def halves(number, generator):
     ...     x = torch.rand(8, 1, generator=generator)
@@ -34,7 +37,15 @@ def fit(
     True
     """
     with tempfile.TemporaryDirectory(prefix="vestige-fit-") as out, torch.enable_grad():
-        trained = Trainer(network, step, batches, config, out=out, on_step=on_step, device="cpu", quiet=True).run()
+        trainer = Trainer(network, step, batches, config, out=out, on_step=on_step, device="cpu", quiet=True)
+        try:
+            trained = trainer.run()
+        except Interrupted as stop:  # it names a folder that is gone in a moment
+            said = errors.Interrupted(
+                "Interrupted; the network that was being trained starts anew with the same command."
+            )
+            said.exit_code = stop.exit_code
+            raise said from None
     network.load_state_dict(trained.model.state_dict())
     return network.eval()
 
