@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_diabetes, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_linnerud, load_wine
 
 from vestige.app.texts import are_texts, mark_texts, read_texts
 from vestige.core.errors import NOT_MARKED, OK, InputError, UsageError
 from vestige.core.keys import generate_key
 
-TEXT = "\n\n".join(load().DESCR for load in (load_iris, load_wine, load_diabetes)) * 2
+_LOADERS = (load_iris, load_wine, load_diabetes, load_breast_cancer, load_linnerud, load_digits)
+TEXT = "\n\n".join(load().DESCR for load in _LOADERS)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def model(tokenizer):
         vocab_size=len(tokenizer), n_positions=128, n_embd=16, n_layer=1, n_head=2,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=None, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    return GPT2LMHeadModel(config)
+    return GPT2LMHeadModel(config).eval()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

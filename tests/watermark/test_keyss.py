@@ -118,7 +118,13 @@ def test_a_decoder_changes_what_it_may_and_in_its_direction():
         difference = changed.tensors()[name] - scene.tensors()[name]
         assert difference.min() >= 0
         assert difference.max() > 0
-    assert (changed.opacity - scene.opacity).min() < 0 < (changed.opacity - scene.opacity).max()
+    for head in decoder.heads.values():
+        torch.nn.init.zeros_(head[-1].weight)
+        torch.nn.init.constant_(head[-1].bias, -0.5)
+    lowered = decoder(scene, HashedKey()(KEY))
+    torch.testing.assert_close(lowered.opacity, scene.opacity - 0.5)
+    assert torch.equal(lowered.xyz, scene.xyz)
+    assert torch.equal(lowered.scale, scene.scale)
     everything = KeyDecoder(ATTRIBUTES, 23)(scene, HashedKey()(KEY))
     assert (everything.sh - scene.sh).max() > 0
     assert 90_000 < sum(p.numel() for p in KeyDecoder(key_dim=768).parameters()) < 150_000
