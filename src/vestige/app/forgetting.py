@@ -137,9 +137,10 @@ def _problem(request: Request) -> tuple[Classifier, ForgetProblem, Pictures]:
     sets = {name: read_pictures(path, side, f"reading {name}") for name, path in paths.items()}
     for one, other in (("forget", "retain"), ("forget", "test"), ("retain", "test")):
         if one in sets and other in sets and (twins := overlap(sets[one], sets[other])):
+            many = f"{len(twins)} pictures are" if len(twins) > 1 else "One picture is"
             raise InputError(
-                f"{len(twins)} pictures are in both {paths[one]} and {paths[other]} ({twins[0][0]} and {twins[0][1]}, "
-                "for one); take them out of one."
+                f"{many} in both {paths[one]} and {paths[other]} ({twins[0][0]} and {twins[0][1]}, for one); take "
+                f"{'them' if len(twins) > 1 else 'it'} out of one."
             )
     with torch.no_grad():
         try:
