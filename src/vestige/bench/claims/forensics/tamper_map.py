@@ -27,21 +27,24 @@ SIX = ("splice", "copy_move", "removal", "local_blur", "local_noise", "recolor")
 BASELINES = ("ela", "noise_level", "jpeg_ghosts", "jpeg_dq", "jpeg_grid")
 PHOTOGRAPHS = 60
 FOLDS = Path("out/learn/forensics")
-COMMAND = "vestige learn recipes/forensics/tamper_map --set pictures=6000 --set steps=4000 --set base=16"
+COMMAND = (
+    "vestige learn recipes/forensics/tamper_map --set pictures=6000 --set steps=4000 --set base=16 "
+    "--set cache=out/traces"
+)
 SHIPPED, FOLD = "tamper_map", "tamper_map (never saw it)"
 
 
-def fold(operation: str) -> Any:
-    """The examiner trained without an operation; raises InputError, with the command, when it is not there."""
+def folds() -> dict[str, Any]:
+    """The examiners trained without each operation; raises InputError, with the command, when any is not there."""
     from vestige.forensics.tamper_map import TamperMap
 
-    folder = FOLDS / f"tamper_map_no_{operation}"
-    if not (folder / "tamper_map.safetensors").is_file():
+    files = {o: FOLDS / f"tamper_map_no_{o}" / "tamper_map.safetensors" for o in SIX}
+    if missing := [o for o, file in files.items() if not file.is_file()]:
         raise InputError(
-            f"This claim needs the network trained without {operation}; train it with: {COMMAND} --set "
-            f"exclude={operation} --out {folder}."
+            f"This claim needs networks trained without {', '.join(missing)}, ten minutes each; train them with: "
+            f"for o in {' '.join(missing)}; do {COMMAND} --set exclude=$o --out {FOLDS}/tamper_map_no_$o; done"
         )
-    return TamperMap(folder / "tamper_map.safetensors")
+    return {operation: TamperMap(file) for operation, file in files.items()}
 
 
 def _photos(context: ClaimContext) -> list[Photo]:
@@ -71,8 +74,7 @@ def _table(context: ClaimContext) -> list[dict[str, Any]]:
     names = [SHIPPED, FOLD, *BASELINES, "centre prior", "every pixel marked"]
     judges = {slug: system(slug).load()() for slug in (SHIPPED, *BASELINES)}
     columns: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for operation in SIX:
-        ours = fold(operation)
+    for operation, ours in folds().items():
         for case in _edited(photos, operation, context.seed):
             for label, one in ((operation, case), (f"{operation}, posted", posted(case))):
                 assert one.mask is not None
