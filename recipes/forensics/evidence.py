@@ -24,10 +24,9 @@ import numpy as np
 from torch import nn
 
 from vestige.bench.examiner_threshold import threshold_on_photographs
-from vestige.core.errors import InputError
 from vestige.core.runtime import rng
 from vestige.data.fakes import SOURCES, FakeSource, as_float, handled, squares
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.fakes import shipped_sources, zoo
 from vestige.engines.recipe import Job, Recipe, RecipeContext
@@ -78,13 +77,10 @@ def build(ctx: RecipeContext) -> Job:
 
 def _photographs(part: str, limit: int, seed: int) -> np.ndarray:
     """uint8 N×3×256×256 of the photos pack; without it, rendered scenes."""
-    if find_data_root():
-        try:
-            images = named_pack("photos", part, size=256, limit=limit or None).images
-            if len(images):
-                return images
-        except InputError:  # a data folder without photographs
-            pass
+    if has_pack("photos"):
+        images = named_pack("photos", part, size=256, limit=limit or None).images
+        if len(images):
+            return images
     return render_pack((limit or 200) if part == "train" else max(8, limit // 4), 256, seed).images
 
 

@@ -34,7 +34,7 @@ from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
 from vestige.data.distortions import distort
 from vestige.data.fakes import FAMILIES, FakeSet, as_float, fake_set, squares
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.fakes import WEIGHTS, zoo
 from vestige.engines.recipe import Job, Recipe, RecipeContext
@@ -155,11 +155,8 @@ def _read(path: Path, key: str) -> dict[str, FakeSet]:
 def _photographs(limit: int, size: int, seed: int) -> dict[str, np.ndarray]:
     """uint8 N×3×S×S by part; without the photos pack, rendered scenes."""
     found: dict[str, np.ndarray] = {}
-    if find_data_root():
-        try:
-            found = {p: named_pack("photos", p, size=256, limit=limit or None).images for p in ("train", "val", "test")}
-        except InputError:
-            found = {}
+    if has_pack("photos"):
+        found = {p: named_pack("photos", p, size=256, limit=limit or None).images for p in ("train", "val", "test")}
     if not found or not all(len(images) for images in found.values()):
         count = limit or 400
         counts = {"train": count, "val": max(8, count // 8), "test": max(8, count // 8)}

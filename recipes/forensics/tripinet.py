@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.data.manipulated import Manipulated, manipulated
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
@@ -80,11 +80,9 @@ def build(ctx: RecipeContext) -> Job:
 
 def photographs(part: str, seed: int) -> list[np.ndarray]:
     """uint8 H×W×3 of a part of the photos pack; rendered scenes where there is no data."""
-    try:
-        found = named_pack("photos", part, size=256).images if find_data_root() else None
-    except InputError:
-        found = None
-    if found is None:
+    if has_pack("photos"):
+        found = named_pack("photos", part, size=256).images
+    else:
         found = render_pack(24, 128, seed + len(part)).images
     return [np.ascontiguousarray(x.transpose(1, 2, 0)) for x in found]
 

@@ -284,3 +284,18 @@ def test_methods_that_work_on_other_things_than_pictures_say_so(run, role, photo
         assert code == 2
         assert f"{slug} does not {role} pictures" in err
         assert not (tmp_path / "out.png").exists()
+
+
+def test_ctrl_c_ends_in_a_sentence(run, monkeypatch, tmp_path):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vestige.core.keys.generate_key", stop)
+    code, out, err = run("key", tmp_path / "a.key")
+    assert (code, out) == (130, "")
+    assert err == "vestige: Interrupted; files that were finished are kept.\n"
+    monkeypatch.setattr("vestige.bench.claims.Claim.run", stop)
+    code, _, err = run("claims", "panel", "--results", tmp_path)
+    assert code == 130
+    assert "the record of panel is as it was" in err
+    assert not list(tmp_path.iterdir())

@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -181,3 +184,20 @@ def test_maps_of_large_pictures_are_averaged(photo, monkeypatch):
     np.testing.assert_allclose(
         fewer[:-1, :25, :31], full[:-1, :50, :62].reshape(-1, 25, 2, 31, 2).mean((2, 4)), atol=1e-3
     )
+
+
+def test_claims_name_the_networks_they_lack_and_one_command(monkeypatch, tmp_path):
+    from vestige.bench.claims.forensics import tamper_map
+
+    monkeypatch.chdir(tmp_path)
+    shipped = Path(tamper_map.__file__).parents[3] / "weights" / "tamper_map.safetensors"
+    for operation in tamper_map.SIX[1:]:
+        folder = tmp_path / tamper_map.FOLDS / f"tamper_map_no_{operation}"
+        folder.mkdir(parents=True)
+        shutil.copy(shipped, folder)
+    with pytest.raises(InputError, match=r"without splice, .*for o in splice; do vestige learn"):
+        tamper_map.folds()
+    first = tmp_path / tamper_map.FOLDS / "tamper_map_no_splice"
+    first.mkdir()
+    shutil.copy(shipped, first)
+    assert tuple(tamper_map.folds()) == tamper_map.SIX

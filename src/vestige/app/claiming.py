@@ -42,7 +42,10 @@ def run(
     for entry in entries:
         outcomes[entry.slug] = []
         for claim in claims_of(entry):
-            result = claim.run(context)
+            try:
+                result = claim.run(context)
+            except KeyboardInterrupt:
+                raise Interrupted(f"Interrupted; the record of {entry.slug} is as it was.") from None
             outcomes[entry.slug].append(result)
             if not quiet and not as_json:
                 _print(entry.slug, result)

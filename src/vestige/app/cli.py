@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from vestige.app.cli_bench import bench_app
 from vestige.app.cli_erase import erase, verify
@@ -14,8 +15,20 @@ from vestige.app.options import Device, Json, KeepMetadata, OutOrFolder, Paths, 
 from vestige.core import errors
 from vestige.core.errors import VestigeError
 
+
+class _Commands(typer.core.TyperGroup):
+    """Ctrl-C in a command that says nothing about it itself still ends in a sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise errors.Interrupted("Interrupted; files that were finished are kept.") from None
+
+
 app = typer.Typer(
     name="vestige",
+    cls=_Commands,
     help="Find, mark, erase and restore the traces hidden in images and in the models that read and make them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

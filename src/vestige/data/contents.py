@@ -5,7 +5,6 @@ Contents: photographs, rendered scenes, faces and fractals. Sources of one pictu
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
 from vestige.data.fakes import FakeSource, as_float, saved, squares
 from vestige.data.fractals import plasma, render_fractal, sample_ifs
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import find_data_root, has_pack, named_pack
 from vestige.data.scenes import render_pack
 
 CONTENTS = ("photos", "scenes", "faces", "fractals")
@@ -132,9 +131,8 @@ def _pictures(kind: str, part: str, count: int, size: int, seed: int, root: Path
             share = draw.uniform(0.3, 0.7)
             made.append(np.round(_as_bytes(flat) * share + _as_bytes(drawn) * (1 - share)).astype(np.uint8))
         return np.stack(made)
-    if kind in ("photos", "faces") and root:
-        with contextlib.suppress(InputError):  # a data folder without this pack
-            return _cut(kind, number, count, size, seed, root)
+    if kind in ("photos", "faces") and root and has_pack(kind, root):
+        return _cut(kind, number, count, size, seed, root)
     return render_pack(count, size, own + 500 * CONTENTS.index(kind)).images
 
 

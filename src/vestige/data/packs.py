@@ -238,6 +238,19 @@ def find_data_root() -> Path | None:
     return next((p for p in (Path("../shared/data"), Path("data")) if p.is_dir()), None)
 
 
+def has_pack(name: str, root: Path | None = None) -> bool:
+    """Whether there is a pack of that name in ``root``, by default `find_data_root`.
+
+    A damaged pack counts: reading it then says what is wrong, and nothing takes its place unseen. Raises InputError
+    when VESTIGE_DATA names a folder that is not there.
+
+    >>> has_pack("a pack that nobody has")
+    False
+    """
+    root = root or find_data_root()
+    return root is not None and any((root / name).glob("*.parquet"))
+
+
 def named_pack(name: str, part: str = "all", *, root: Path | None = None, **options: Any) -> Pack:
     """A research data pack by name; options as in `load_pack`. root: the folder of packs, by default `find_data_root`.
 

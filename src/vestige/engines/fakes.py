@@ -6,7 +6,6 @@ the seed and i alone, so batch sizes do not matter.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
 from vestige.data.fakes import SOURCES, FakeSource, fitted_sources, squares
 from vestige.data.fakes_synthesis import synthesis_sources
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.diffusion.editing import start_at
@@ -194,10 +193,9 @@ def zoo_squares(size: int = 64, per_photo: int = 4, *, limit: int = 0, seed: int
     From the photos pack, reduced by two; where there is none, rendered scenes. limit: photographs in all, 0 for all.
     """
     photographs: list[np.ndarray] = []
-    if find_data_root():
-        with contextlib.suppress(InputError):  # a data folder without photographs
-            packs = [named_pack("photos", part, size=256, limit=limit or None) for part in ("train", "val")]
-            photographs = [pack.images for pack in packs]
+    if has_pack("photos"):
+        packs = [named_pack("photos", part, size=256, limit=limit or None) for part in ("train", "val")]
+        photographs = [pack.images for pack in packs]
     if not photographs or not all(len(images) for images in photographs):
         count = limit or 600
         photographs = [render_pack(n, 2 * size, seed + i).images for i, n in enumerate((count, max(16, count // 8)))]

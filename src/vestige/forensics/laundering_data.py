@@ -9,7 +9,7 @@ import numpy as np
 from vestige.core.errors import InputError
 from vestige.core.image_io import to_uint8
 from vestige.data.fakes import as_float, squares
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.diffusion.pipeline import TextToImage, load_pipeline
 from vestige.forensics.laundering import Launderer
@@ -26,14 +26,10 @@ def photographs(
 
     root: the folder of packs, by default `find_data_root`.
     """
-    root = root or find_data_root()
-    if root:
-        try:
-            images = named_pack("photos", part, root=root, size=256, limit=limit or None).images
-            if len(images):
-                return squares(images, size, per_photo=per_photo, seed=seed)[0]
-        except InputError:  # a data folder without photographs
-            pass
+    if has_pack("photos", root):
+        images = named_pack("photos", part, root=root, size=256, limit=limit or None).images
+        if len(images):
+            return squares(images, size, per_photo=per_photo, seed=seed)[0]
     count = {"train": limit or 400, "val": max(8, (limit or 400) // 8), "test": max(8, (limit or 400) // 8)}[part]
     return squares(render_pack(count, 2 * size, seed).images, size, per_photo=per_photo, seed=seed)[0]
 

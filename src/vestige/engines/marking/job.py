@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.marking.critic import Critic
 from vestige.engines.marking.distort import EVERYDAY, DistortionLayer
@@ -193,12 +193,8 @@ def training_pictures(size: int, *, source: int = 256, limit: int = 0, seed: int
 
     The data pack "photos" where it is, otherwise rendered scenes of twice the mark's size. limit: pictures in all.
     """
-    try:
-        found = find_data_root()
-        train = named_pack("photos", "train", size=max(source, size), limit=limit or None).images if found else None
-    except InputError:
-        train = None
-    if train is not None:
+    if has_pack("photos"):
+        train = named_pack("photos", "train", size=max(source, size), limit=limit or None).images
         return train, named_pack("photos", "val", size=size, limit=limit or None).images
     count = limit or 600
     drawn = render_pack(count, 2 * size, seed).images

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
-from vestige.data.packs import find_data_root, named_pack
+from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 
 
@@ -71,10 +71,7 @@ def scenes_and_photos(
     """
     mix_scenes, kept = render_pack(scenes, size, seed).images, {"scenes": render_pack(held, size, seed + 1).images}
     photos = None
-    if find_data_root():
-        try:
-            photos = named_pack("photos", "train", size=max(source, size), limit=limit or None).images
-            kept["photos"] = named_pack("photos", "val", size=size, limit=limit or None).images
-        except InputError:  # a data folder without photographs
-            photos = None
+    if has_pack("photos"):
+        photos = named_pack("photos", "train", size=max(source, size), limit=limit or None).images
+        kept["photos"] = named_pack("photos", "val", size=size, limit=limit or None).images
     return PictureMix(mix_scenes, photos, **options), kept
