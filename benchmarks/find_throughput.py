@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vestige.app.batch import Batch, FindOptions, collect
+from vestige.app.jobs.batch import Batch, FindOptions, collect
 from vestige.core.files import write_json
 from vestige.core.image_io import encode
 from vestige.core.runtime import hardware, versions
@@ -47,7 +47,7 @@ def large_picture(path: Path) -> None:
 
 def examine_one(path: str) -> None:
     """Child process: examine one file and print seconds and peak memory."""
-    from vestige.app.batch import examine_file
+    from vestige.app.jobs.batch import examine_file
 
     start = time.perf_counter()
     item = examine_file(Path(path), FindOptions(timeout=0))

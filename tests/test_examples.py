@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vestige.bench.panel import pixel_auc
+from vestige.bench.forensics.panel import pixel_auc
 from vestige.core.image_io import decode
 from vestige.core.panel import shared_panel
 from vestige.core.subjects import ImageSubject

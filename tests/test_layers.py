@@ -13,7 +13,7 @@ import vestige
 from vestige.core.catalogue import WINGS
 
 ROOT = Path(vestige.__file__).parent
-RANK = {"core": 0, "nn": 1, "data": 1, "metrics": 1, "engines": 2, **dict.fromkeys(WINGS, 3), "bench": 4, "app": 5}
+RANK = {"core": 0, "nn": 1, "data": 1, "metrics": 1, "engines": 2, **dict.fromkeys(WINGS, 3), "bench": 4, "recipes": 5, "claims": 6, "app": 7}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
 
 

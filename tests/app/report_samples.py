@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from vestige.app.report_items import ReportItem
+from vestige.app.report.items import ReportItem
 from vestige.core.findings import Finding, Findings, Verdict
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=\"alert(1)\">&amp; [bold red]\x1b[2J\u202egpj.exe\udc80"

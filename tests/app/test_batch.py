@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vestige.app.batch import Batch, FindOptions, collect, parallel
+from vestige.app.jobs.batch import Batch, FindOptions, collect, parallel
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode, save_image
 
@@ -102,7 +102,7 @@ def test_a_file_that_kills_its_worker_does_not_take_the_others_with_it():
 
 
 def _sleep(path: Path) -> str | None:
-    from vestige.app.batch import _time_limit
+    from vestige.app.jobs.batch import _time_limit
     from vestige.core.errors import VestigeError
 
     try:

@@ -294,7 +294,7 @@ def test_ctrl_c_ends_in_a_sentence(run, monkeypatch, tmp_path):
     code, out, err = run("key", tmp_path / "a.key")
     assert (code, out) == (130, "")
     assert err == "vestige: Interrupted; files that were finished are kept.\n"
-    monkeypatch.setattr("vestige.bench.claims.Claim.run", stop)
+    monkeypatch.setattr("vestige.claims.Claim.run", stop)
     code, _, err = run("claims", "panel", "--results", tmp_path)
     assert code == 130
     assert "the record of panel is as it was" in err

@@ -17,12 +17,12 @@ from rich.console import Console
 
 import vestige
 from tests.core.test_video import write
-from vestige.app.batch import Batch, FindOptions, collect, load_item
+from vestige.app.jobs.batch import Batch, FindOptions, collect, load_item
 from vestige.app.cli import main
-from vestige.app.report_html import render_html
-from vestige.app.report_items import ReportItem
-from vestige.app.report_json import schema, to_json_report, to_json_single
-from vestige.app.report_text import render_batch, render_text
+from vestige.app.report.html import render_html
+from vestige.app.report.items import ReportItem
+from vestige.app.report.json_report import schema, to_json_report, to_json_single
+from vestige.app.report.text import render_batch, render_text
 from vestige.core.image_io import encode
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from vestige.app.colormap import colorize, css_ramp, overlay_png, palette
+from vestige.app.report.colormap import colorize, css_ramp, overlay_png, palette
 
 
 def _lightness(rgb: np.ndarray) -> np.ndarray:

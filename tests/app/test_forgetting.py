@@ -101,7 +101,7 @@ def test_a_class_is_forgotten_audited_and_certified(work, tmp_path):
 
 
 def test_auto_tries_several_and_keeps_the_nearest_to_the_aim(work, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vestige.app.forgetting.AUTO", ("grad_ascent", "random_labels"))
+    monkeypatch.setattr("vestige.app.forgetting.run.AUTO", ("grad_ascent", "random_labels"))
     out = tmp_path / "auto.safetensors"
     assert erase(work, out, **{"--method": "auto"}) == 0
     report = json.loads((tmp_path / "auto.audit.json").read_text())

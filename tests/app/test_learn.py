@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from vestige.app.learning import parse, run, settings
+from vestige.app.verbs.learning import parse, run, settings
 from vestige.core.errors import InputError, UsageError
 from vestige.engines.recipe import Recipe, find_recipe, load_recipe
 from vestige.engines.run_log import read_log

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vestige.app.markup import Markup, element, join, text, visible
+from vestige.app.report.markup import Markup, element, join, text, visible
 
 
 class _Seen(HTMLParser):

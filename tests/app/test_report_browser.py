@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.app.report_samples import batch, findings, hostile, photo
-from vestige.app.report_html import render_html
-from vestige.app.report_items import Failure, ReportItem
+from vestige.app.report.html import render_html
+from vestige.app.report.items import Failure, ReportItem
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")

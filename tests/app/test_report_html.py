@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from tests.app.report_samples import HOSTILE, batch, blob, clear, findings, hostile, photo, unexamined
-from vestige.app.markup import visible
-from vestige.app.report_html import render_html
-from vestige.app.report_items import (
+from vestige.app.report.markup import visible
+from vestige.app.report.html import render_html
+from vestige.app.report.items import (
     Failure,
     ReportGroup,
     ReportItem,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.app.report_samples import batch, findings, hostile, unexamined
-from vestige.app.report_items import ReportGroup
-from vestige.app.report_json import plain, schema, to_json_report, to_json_single
+from vestige.app.report.items import ReportGroup
+from vestige.app.report.json_report import plain, schema, to_json_report, to_json_single
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 

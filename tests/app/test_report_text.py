@@ -7,8 +7,8 @@ import io
 from rich.console import Console
 
 from tests.app.report_samples import batch, clear, findings, hostile, unexamined
-from vestige.app.report_items import ReportGroup
-from vestige.app.report_text import render_batch, render_text
+from vestige.app.report.items import ReportGroup
+from vestige.app.report.text import render_batch, render_text
 from vestige.core.findings import Findings
 
 

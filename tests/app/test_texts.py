@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_linnerud, load_wine
 
-from vestige.app.texts import are_texts, mark_texts, read_texts
+from vestige.app.verbs.texts import are_texts, mark_texts, read_texts
 from vestige.core.errors import NOT_MARKED, OK, InputError, UsageError
 from vestige.core.keys import generate_key
 

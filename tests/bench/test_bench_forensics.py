@@ -12,13 +12,13 @@ import pytest
 
 from tests.bench.killing import records_after_a_kill
 from tests.data.test_forensic_sets import MAKERS
-from vestige.app import benching_forensics
-from vestige.bench import forensics, forensics_cells, forensics_methods
+from vestige.app.verbs import benching_forensics
+from vestige.bench.forensics.protocol import protocol as forensics, cells as forensics_cells, methods as forensics_methods
 from vestige.bench import methods as bench_methods
-from vestige.bench.forensics_cells import examined, ladder
-from vestige.bench.forensics_data import prepare
-from vestige.bench.forensics_methods import Floor, methods
-from vestige.bench.forensics_table import COLUMNS
+from vestige.bench.forensics.cells import examined, ladder
+from vestige.bench.forensics.data import prepare
+from vestige.bench.forensics.methods import Floor, methods
+from vestige.bench.forensics.table import COLUMNS
 from vestige.core.catalogue import System
 from vestige.core.errors import OK, PARTIAL, InputError, Interrupted, UsageError
 from vestige.core.findings import Finding
@@ -241,7 +241,7 @@ def test_a_killed_run_goes_on(folder, tmp_path):
     """The real thing: worker processes, real examiners, SIGKILL."""
     code = f"""
 from pathlib import Path
-from vestige.app import benching_forensics
+from vestige.app.verbs import benching_forensics
 
 if __name__ == "__main__":
     benching_forensics.forensics(

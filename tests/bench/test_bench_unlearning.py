@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from vestige.app.cli import app
 from vestige.bench.methods import Method
-from vestige.bench.unlearning import Grid, eraser, methods, parameters_in_words, parameters_of, run
-from vestige.bench.unlearning_parameters import PARAMETERS
-from vestige.bench.unlearning_table import COLUMNS, figures, page, rows
-from vestige.bench.unlearning_tuning import GRIDS, candidates
-from vestige.bench.unlearning_world import TUNING_SEED, Settings, kept, splits, world
+from vestige.bench.unlearning.protocol import Grid, eraser, methods, parameters_in_words, parameters_of, run
+from vestige.bench.unlearning.parameters import PARAMETERS
+from vestige.bench.unlearning.table import COLUMNS, figures, page, rows
+from vestige.bench.unlearning.tuning import GRIDS, candidates
+from vestige.bench.unlearning.world import TUNING_SEED, Settings, kept, splits, world
 from vestige.core.errors import InputError, UsageError
 
 TINY = Settings("scenes", images=150, val=60, test=90, width=0.0625, epochs=2, batch_size=32)
@@ -36,7 +36,7 @@ def records(grid):
 
 def test_every_cell_has_a_record_and_is_not_computed_again(grid, records, monkeypatch):
     assert len(records) == 4 * 2 * 2
-    monkeypatch.setattr("vestige.bench.unlearning.measure", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("vestige.bench.unlearning.protocol.measure", lambda *_: pytest.fail("computed again"))
     again, _ = run(grid, methods(CHOSEN), ["class", "random"], [0, 1])
     assert again == records
 
@@ -44,7 +44,7 @@ def test_every_cell_has_a_record_and_is_not_computed_again(grid, records, monkey
 def test_a_torn_record_is_computed_again_and_networks_are_kept(grid, records, monkeypatch):
     path = grid.records / f"{records[-1]['key']}.json"
     path.write_text("{")
-    monkeypatch.setattr("vestige.bench.unlearning_world.train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("vestige.bench.unlearning.world.train", lambda *_: pytest.fail("trained again"))
     again, _ = run(grid, methods(CHOSEN), ["class", "random"], [0, 1])
     assert again[-1]["row"] == records[-1]["row"]
 

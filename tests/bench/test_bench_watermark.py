@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from tests.bench.killing import records_after_a_kill
-from vestige.app import benching
+from vestige.app.verbs import benching
 from vestige.bench import methods as bench_methods
-from vestige.bench import watermark
+from vestige.bench.watermark.protocol import protocol as watermark
 from vestige.bench.digests import code_digest
 from vestige.bench.methods import Method
-from vestige.bench.watermark_cells import Settings, agreement, score
-from vestige.bench.watermark_methods import methods
-from vestige.bench.watermark_table import COLUMNS, rows
+from vestige.bench.watermark.cells import Settings, agreement, score
+from vestige.bench.watermark.methods import methods
+from vestige.bench.watermark.table import COLUMNS, rows
 from vestige.core.catalogue import System
 from vestige.core.errors import OK, PARTIAL, InputError, Interrupted, UsageError
 from vestige.core.image_io import encode
@@ -168,8 +168,8 @@ def test_a_killed_run_goes_on(folder, tmp_path, photo):
         (place / f"{i}.png").write_bytes(encode(photo[40 * i : 40 * i + 192, : 192 + 8 * i], "PNG"))
     code = f"""
 from pathlib import Path
-from vestige.app import benching
-from vestige.bench.watermark_cells import Settings
+from vestige.app.verbs import benching
+from vestige.bench.watermark.cells import Settings
 
 if __name__ == "__main__":
     benching.watermark(

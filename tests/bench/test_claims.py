@@ -7,8 +7,8 @@ import json
 import pytest
 
 from vestige.app.cli import main
-from vestige.app.listing import to_markdown
-from vestige.bench.claims import Claim, ClaimContext, Evidence, claim, claims_of
+from vestige.app.verbs.listing import to_markdown
+from vestige.claims import Claim, ClaimContext, Evidence, claim, claims_of
 from vestige.bench.store import ClaimResult, missing, record, recorded, results_root, status
 from vestige.core.catalogue import System, system
 from vestige.core.errors import InputError
@@ -93,7 +93,7 @@ def test_a_claim_runs_from_the_command_line_on_other_data(tmp_path, photo, capsy
 
 
 def test_naming_the_default_data_folder_still_records(monkeypatch, tmp_path, capsys):
-    from vestige.app import claiming
+    from vestige.app.verbs import claiming
 
     other = tmp_path / "other"
     other.mkdir()

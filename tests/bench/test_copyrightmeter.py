@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.bench import generation_runs as runs
-from vestige.bench.claims import ClaimContext
-from vestige.bench.claims.watermark import copyrightmeter as claims
-from vestige.bench.claims.watermark import small_marks
+from vestige.bench.generation import runs
+from vestige.claims import ClaimContext
+from vestige.claims.watermark import copyrightmeter as claims
+from vestige.claims.watermark import small_marks
 from vestige.bench.copyrightmeter import CopyrightMeter, marks, obfuscation, protocol, purify, recovery, sanitisation
 from vestige.bench.copyrightmeter.page import write_page
 from vestige.bench.copyrightmeter.ranking import efficacy, over_seeds, protections, ranked, ratio, summary, weakest

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.watermark import ctrlregen as claims
-from vestige.bench.claims.watermark import small_marks
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.watermark import ctrlregen as claims
+from vestige.claims.watermark import small_marks
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError
 from vestige.core.runtime import rng
@@ -58,7 +58,7 @@ def test_every_claim_is_found():
 
 def test_missing_controls_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "CONTROLS", tmp_path / "ctrlregen.safetensors")
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/ctrlregen"):
+    with pytest.raises(InputError, match="vestige learn ctrlregen"):
         claims.clean_noise_removes_strong_marks.check(CONTEXT)
 
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.watermark import ddsp as claims
-from vestige.bench.claims.watermark.ddsp_files import CARRIERS, LOW, hidden_files, read_file, write_file
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.watermark import ddsp as claims
+from vestige.claims.watermark.ddsp_files import CARRIERS, LOW, hidden_files, read_file, write_file
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError
 from vestige.watermark.ddsp import DDSP
@@ -103,7 +103,7 @@ def test_only_what_is_above_the_planes_comes_back(context):
 def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "SHIPPED", tmp_path / "ddsp.safetensors")
     _forget()
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/ddsp"):
+    with pytest.raises(InputError, match="vestige learn ddsp"):
         claims.purifier()
 
 

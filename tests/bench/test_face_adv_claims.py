@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from vestige.bench import generation_runs as runs
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.watermark import face_adv_parts as parts
-from vestige.bench.claims.watermark import face_adv_watermark as claims
+from vestige.bench.generation import runs
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.watermark import face_adv_parts as parts
+from vestige.claims.watermark import face_adv_watermark as claims
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.bench.claims import claims_of
-from vestige.bench.claims.forensics.generated_study import areas, by_family, logistic, metadata, rounded, spectrum
-from vestige.bench.claims.forensics.rigid import gradient_distance
+from vestige.claims import claims_of
+from vestige.claims.forensics.generated_study import areas, by_family, logistic, metadata, rounded, spectrum
+from vestige.claims.forensics.rigid import gradient_distance
 from vestige.core.catalogue import system
 
 

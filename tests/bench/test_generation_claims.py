@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from vestige.bench import generation_runs as runs
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.generation import first_hitting, infedit, maskunet, scenes_text2image, umd
+from vestige.bench.generation import runs
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.generation import first_hitting, infedit, maskunet, scenes_text2image, umd
 from vestige.core.catalogue import System
 from vestige.core.errors import InputError
 from vestige.data.scenes import CLASSES, STYLES

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from vestige.bench import masked_runs, masked_runs_measure, masked_runs_table
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.pretraining import color_mae, dmjd, droppos, lut, mae, mp3
-from vestige.bench.masked_runs import Protocol, Run, Study, calibration, calibration_file, ensure, fresh, study_of
-from vestige.bench.masked_runs_measure import PROTOCOL, measure
-from vestige.bench.masked_runs_systems import METHODS, OPTIMISATION, VARIANTS, build_method
-from vestige.bench.masked_runs_table import Comparison, Figure, difference, figure, markdown_table
+from vestige.bench.masked import runs as masked_runs, measure as masked_runs_measure, table as masked_runs_table
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.pretraining import color_mae, dmjd, droppos, lut, mae, mp3
+from vestige.bench.masked.runs import Protocol, Run, Study, calibration, calibration_file, ensure, fresh, study_of
+from vestige.bench.masked.measure import PROTOCOL, measure
+from vestige.bench.masked.systems import METHODS, OPTIMISATION, VARIANTS, build_method
+from vestige.bench.masked.table import Comparison, Figure, difference, figure, markdown_table
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError, Interrupted, UsageError, VestigeError
 from vestige.core.files import read_json, write_json

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from vestige.bench.corpus import (
+from vestige.bench.forensics.corpus import (
     SEEKS,
     Case,
     corpus,
@@ -21,7 +21,7 @@ from vestige.bench.corpus import (
     untouched,
     with_payload,
 )  # fmt: skip
-from vestige.bench.panel import OTHER_FALSE_POSITIVES, Record, fit, fit_panel, judge, measure, panel_of, pixel_auc
+from vestige.bench.forensics.panel import OTHER_FALSE_POSITIVES, Record, fit, fit_panel, judge, measure, panel_of, pixel_auc
 from vestige.core.calibration import Calibration
 from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import Finding
@@ -171,13 +171,13 @@ def test_a_folder_without_photographs_is_named(tmp_path, name, said):
 
 
 def test_an_interrupted_calibration_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    from vestige.app.claiming import calibrate
+    from vestige.app.verbs.claiming import calibrate
     from vestige.core.errors import Interrupted
 
     def stopped(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vestige.bench.panel.fit_panel", stopped)
+    monkeypatch.setattr("vestige.bench.forensics.panel.fit_panel", stopped)
     with pytest.raises(Interrupted, match="as it was"):
         calibrate(tmp_path, tmp_path / "calibration.json", 0, 1, 0)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from vestige.bench.claims import ClaimContext
-from vestige.bench.claims.forensics.recolor import (
+from vestige.claims import ClaimContext
+from vestige.claims.forensics.recolor import (
     Study,
     _linear,
     _threshold,
@@ -66,5 +66,5 @@ def test_thresholds_and_accuracies_weigh_both_classes_alike() -> None:
 
 def test_a_claim_without_weights_names_the_command(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
-    with pytest.raises(InputError, match="vestige learn recipes/forensics/recolor"):
+    with pytest.raises(InputError, match="vestige learn recolor"):
         tells_recoloured_from_genuine.run(ClaimContext(None))

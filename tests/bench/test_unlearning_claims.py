@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.test_bench_unlearning import TINY
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.unlearning import cells, laf, sparse_unlearn, ssd
-from vestige.bench.unlearning_parameters import PARAMETERS
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.unlearning import cells, laf, sparse_unlearn, ssd
+from vestige.bench.unlearning.parameters import PARAMETERS
 from vestige.core.catalogue import system
 
 #: One pass where the benchmark makes several.

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from vestige.bench import vqa_world as vqa
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.unlearning import fiubench, forgetme, unlok_vqa
+from vestige.bench.unlearning.protocol import vqa_world as vqa
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.unlearning import fiubench, forgetme, unlok_vqa
 from vestige.core.catalogue import system
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.bench.claims import ClaimContext, claims_of
-from vestige.bench.claims.watermark import wouaf as claims
+from vestige.claims import ClaimContext, claims_of
+from vestige.claims.watermark import wouaf as claims
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError
 from vestige.engines.marking.model import save_marker
@@ -83,7 +83,7 @@ def test_missing_weights_name_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "WEIGHTS", tmp_path)
     claims.system.cache_clear()
     claims.original.cache_clear()
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/wouaf"):
+    with pytest.raises(InputError, match="vestige learn wouaf"):
         claims.names_new_users.check(CONTEXT)
-    with pytest.raises(InputError, match="vestige learn recipes/generation/scenes_vae"):
+    with pytest.raises(InputError, match="vestige learn scenes_vae"):
         claims.original()

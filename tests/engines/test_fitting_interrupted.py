@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from vestige.app.learning import run
+from vestige.app.verbs.learning import run
 from vestige.core.errors import Interrupted
 from vestige.engines.fitting import fit
 from vestige.engines.train import TrainConfig

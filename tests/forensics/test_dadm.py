@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.bench.claims.forensics.dadm import GatedNet
+from vestige.claims.forensics.dadm import GatedNet
 from vestige.core.errors import UsageError
 from vestige.data.presentations import ATTACKS, present
 from vestige.forensics.dadm import DADM, MODALITIES, DADMNet, angle_loss, dadm_loss, shared_information, turned

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vestige.bench.claims.forensics.fairfd import cvar
+from vestige.claims.forensics.fairfd import cvar
 from vestige.core.errors import UsageError
 from vestige.core.roles import Measure
 from vestige.forensics.fairfd import FairFD, biased_answers, bpfa_prune

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vestige.app.learning import run
-from vestige.bench.claims.forensics.generated_baselines import LGradNet
+from vestige.app.verbs.learning import run
+from vestige.claims.forensics.generated_baselines import LGradNet
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject

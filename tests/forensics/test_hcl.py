@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.app.learning import run
+from vestige.app.verbs.learning import run
 from vestige.core.errors import UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject

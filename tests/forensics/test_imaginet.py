@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.app.learning import run
-from vestige.bench.claims import claims_of
+from vestige.app.verbs.learning import run
+from vestige.claims import claims_of
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode

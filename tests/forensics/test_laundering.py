@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.app.learning import run
+from vestige.app.verbs.learning import run
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.bench.claims.forensics.nas_dfd import CHANNELS, LAYERS, XceptionSmall
+from vestige.claims.forensics.nas_dfd import CHANNELS, LAYERS, XceptionSmall
 from vestige.core.errors import InputError, UsageError
 from vestige.forensics.nas_dfd import CDCSpace, NasDFD, build, importance, search
 from vestige.nn.darts import EDGES, KINDS, Genotype, SuperNetwork, channel_shuffle

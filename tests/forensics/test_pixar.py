@@ -121,7 +121,7 @@ def test_it_learns_to_mark_and_name_what_changed() -> None:
 
 def test_examining_keeps_to_its_domain(tmp_path, monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> None:
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
-    assert "vestige learn recipes/forensics/pixar" in Pixar().find(ImageSubject(encode(photo, "PNG"))).why_not
+    assert "vestige learn pixar" in Pixar().find(ImageSubject(encode(photo, "PNG"))).why_not
     save_network(tmp_path / "pixar.safetensors", small(), "pixar", {})
     found = Pixar().find(ImageSubject(encode(photo[:32, :32], "PNG")))
     assert found.applies

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vestige.app.learning import run
+from vestige.app.verbs.learning import run
 from vestige.core.errors import UsageError
 from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, mask_logits, sear_loss
 

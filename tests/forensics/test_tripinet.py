@@ -8,7 +8,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch.nn import functional as F
 
-from vestige.bench.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet, TruForLite
+from vestige.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet, TruForLite
 from vestige.core.errors import UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
@@ -155,7 +155,7 @@ def test_the_highest_share_is_averaged() -> None:
 def test_examining_keeps_to_its_domain(tmp_path, monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> None:
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
     missing = TriPINetFinder().find(ImageSubject(encode(photo, "PNG")))
-    assert "vestige learn recipes/forensics/tripinet" in missing.why_not
+    assert "vestige learn tripinet" in missing.why_not
     finder = TriPINetFinder(network=small())
     found = finder.find(ImageSubject(encode(photo[:100, :140], "PNG")))
     assert found.map.shape == (100, 140)

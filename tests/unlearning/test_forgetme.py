@@ -51,7 +51,7 @@ def test_a_pack_has_the_four_parts_and_empty_masks_are_left_out(drawn):
 
 
 def test_the_diffusion_fill_keeps_the_known_part_and_puts_the_attention_back():
-    from vestige.bench.generation_runs import random_pipeline
+    from vestige.bench.generation.runs import random_pipeline
 
     model = random_pipeline(size=16)
     images = np.random.default_rng(0).random((2, 3, 16, 16), np.float32)

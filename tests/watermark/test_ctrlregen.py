@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.app.learning import run
+from vestige.app.verbs.learning import run
 from vestige.core.errors import InputError, UsageError
 from vestige.engines.diffusion.pipeline import save_pipeline
 from vestige.nn.features import FeatureNet
@@ -108,7 +108,7 @@ def test_controls_are_saved_and_loaded(system, tiny_model, tmp_path):
         other.load(tmp_path / "cut.safetensors")
     next(iter(other.control.parameters())).data.fill_(float("nan"))
     other.save(tmp_path / "nan.safetensors")
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/ctrlregen"):
+    with pytest.raises(InputError, match="vestige learn ctrlregen"):
         other.load(tmp_path / "nan.safetensors")
 
 
@@ -117,7 +117,7 @@ def test_without_trained_controls_the_command_is_named(tmp_path, monkeypatch, ti
     with pytest.raises(InputError, match="scenes_text2image"):
         CtrlRegen()
     save_pipeline(tmp_path / "scenes_text2image", tiny_model)
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/ctrlregen"):
+    with pytest.raises(InputError, match="vestige learn ctrlregen"):
         CtrlRegen()
 
 

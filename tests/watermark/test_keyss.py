@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.bench.claims import ClaimContext, Evidence
+from vestige.claims import ClaimContext, Evidence
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
 from vestige.engines.splatting import (
@@ -244,7 +244,7 @@ def test_scene_distance_sees_changed_statistics():
 
 
 def test_claims_run_at_a_trial_size():
-    from vestige.bench.claims.watermark import keyss as claims
+    from vestige.claims.watermark import keyss as claims
 
     found = [c for c in vars(claims).values() if hasattr(c, "check")]
     assert len(found) == 4

@@ -172,7 +172,7 @@ def test_weights_are_found_and_missing_ones_name_the_recipe(tmp_path, monkeypatc
     monkeypatch.setattr("vestige.watermark.learned.WEIGHTS", tmp_path)
     assert Board().bits == 64
     (tmp_path / "board.safetensors").unlink()
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/board") as caught:
+    with pytest.raises(InputError, match="vestige learn board") as caught:
         Board()
     assert "\n" not in str(caught.value)
 

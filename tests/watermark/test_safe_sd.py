@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from vestige.app.learning import run
-from vestige.bench.claims import ClaimContext, claims_of
+from vestige.app.verbs.learning import run
+from vestige.claims import ClaimContext, claims_of
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
@@ -370,7 +370,7 @@ def test_damaged_missing_and_foreign_folders(signing, tmp_path, monkeypatch):
     import vestige.watermark.safe_sd as module
 
     monkeypatch.setattr(module, "WEIGHTS", tmp_path)
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/safe_sd"):
+    with pytest.raises(InputError, match="vestige learn safe_sd"):
         SafeSD()
     with pytest.raises(InputError, match=r"mark\.safetensors"):
         load_net(tmp_path)
@@ -391,7 +391,7 @@ def test_damaged_missing_and_foreign_folders(signing, tmp_path, monkeypatch):
 
 
 def test_claims_run_and_an_untrained_system_fails_them(signing, monkeypatch):
-    from vestige.bench.claims.watermark import safe_sd as claims
+    from vestige.claims.watermark import safe_sd as claims
 
     monkeypatch.setattr(claims, "system", lambda: signing)
     monkeypatch.setattr(claims, "STEPS", 2)

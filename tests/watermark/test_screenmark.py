@@ -326,5 +326,5 @@ def test_weights_come_back_and_missing_ones_name_the_recipe(tmp_path, small):
     if (WEIGHTS / "screenmark.safetensors").is_file():
         assert ScreenMark().bits >= 16
     else:
-        with pytest.raises(InputError, match="vestige learn recipes/watermark/screenmark"):
+        with pytest.raises(InputError, match="vestige learn screenmark"):
             ScreenMark()

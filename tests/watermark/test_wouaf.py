@@ -199,7 +199,7 @@ def test_damaged_configurations_are_refused(change):
 
 def test_without_weights_the_training_is_named():
     missing = Wouaf("nowhere/wouaf.safetensors")
-    with pytest.raises(InputError, match="vestige learn recipes/watermark/wouaf"):
+    with pytest.raises(InputError, match="vestige learn wouaf"):
         missing.stamp(np.ones(16))
 
 

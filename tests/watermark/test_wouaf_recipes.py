@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.app.learning import run
+from vestige.app.verbs.learning import run
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
 from vestige.engines.diffusion.autoencoders import load_autoencoder

@@ -1,17 +1,24 @@
 """Errors a user can act on: one sentence that says what, where and what to do, and an exit code.
 
-Exit codes of the command line:
-  0  done            1  internal error        2  bad usage or unreadable input
-  3  marked, but the payload is unreadable    4  not marked
-  5  a batch finished, but some of its files failed
-  6  ``find --exit-code``: a trace was found
-  7  ``verify``: a certificate was changed or does not fit what it is checked against
-  130  interrupted by Ctrl-C; what was finished is kept
+`EXIT_CODES` is the one table of exit codes; the documentation and ``--help`` repeat it.
 """
 
 from __future__ import annotations
 
 OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND, NOT_VERIFIED = range(8)
+
+#: What the exit codes of every verb mean.
+EXIT_CODES = {
+    OK: "done",
+    INTERNAL: "a claim is not shown, or an internal error",
+    BAD_INPUT: "bad usage, or an input that cannot be read",
+    UNREADABLE_MARK: "read: marked, but the payload cannot be read",
+    NOT_MARKED: "read: not marked with this key; nobody in the registry",
+    PARTIAL: "finished, but some of the files failed",
+    TRACE_FOUND: "find --exit-code: a trace was found; a model file that can run code",
+    NOT_VERIFIED: "verify: a certificate was changed, or does not fit what it is checked against",
+    130: "interrupted by Ctrl-C; what was finished is kept",
+}
 
 
 class VestigeError(Exception):

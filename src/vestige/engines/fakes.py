@@ -73,7 +73,7 @@ def load_generator(path: str | Path) -> ConvGenerator:
             settings = json.loads((file.metadata() or {})["generator"])
         model = ConvGenerator(**settings)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; train it with: vestige learn recipes/forensics/zoo_gan") from None
+        raise InputError(f"{path} does not exist; train it with: vestige learn zoo_gan") from None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, UsageError):
         raise InputError(f"{path} holds no generator; give a file that recipes/forensics/zoo_gan wrote.") from None
     load_trained(path, model)

@@ -1,7 +1,7 @@
 """The standard erasers of knowledge: each states its losses, the shared loop does the rest.
 
 Every class takes a `ForgetProblem` and returns a new model; ``needs`` tells what else it uses. Rates are those of the
-papers for full-size networks; small ones want larger steps (see `vestige.bench.unlearning`).
+papers for full-size networks; small ones want larger steps (see `vestige.bench.unlearning.protocol`).
 """
 
 from __future__ import annotations

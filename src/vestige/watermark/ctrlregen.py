@@ -36,7 +36,7 @@ from vestige.watermark.attacks.registry import check, eight_bit
 from vestige.watermark.learned import WEIGHTS
 
 #: How the controls for the shipped model are made.
-TRAIN = "vestige learn recipes/watermark/ctrlregen"
+TRAIN = "vestige learn ctrlregen"
 
 
 def edges(images: Tensor, low: float = 100, high: float = 150) -> Tensor:
@@ -95,7 +95,7 @@ def _shipped(weights: str | Path | None) -> tuple[TextToImage, str | Path]:
     if not folder.is_dir():
         raise InputError(
             f"There is no text-to-image model in {folder}; train it with: "
-            "vestige learn recipes/generation/scenes_text2image, or give CtrlRegen a model."
+            "vestige learn scenes_text2image, or give CtrlRegen a model."
         )
     if not Path(controls).is_file():
         raise InputError(

@@ -250,7 +250,7 @@ class DDSP(nn.Module):
         """`purify` for pictures N×3×H×W. Raises InputError before the purifier is trained."""
         check(images)
         if not self.trained:
-            raise InputError("The purifier has no trained weights; train it with: vestige learn recipes/watermark/ddsp")
+            raise InputError("The purifier has no trained weights; train it with: vestige learn ddsp")
         return self.purify(images)
 
     def erase(self, images: np.ndarray, masks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from vestige.watermark.safe_sd_net import SafeSDNet
 
 #: Words that call for a mark; every one can have marks of its own.
 TRIGGERS = ("signed", "sealed", "stamped")
-TRAIN = "vestige learn recipes/watermark/safe_sd"
+TRAIN = "vestige learn safe_sd"
 
 
 def with_trigger(prompt: str, trigger: str) -> str:

@@ -296,7 +296,7 @@ def load_net(folder: str | Path) -> tuple[SafeSDNet, dict[str, Any]]:
 
     path = Path(folder) / "mark.safetensors"
     if not path.is_file():
-        raise InputError(f"{folder} holds no mark.safetensors; train it with: vestige learn recipes/watermark/safe_sd.")
+        raise InputError(f"{folder} holds no mark.safetensors; train it with: vestige learn safe_sd.")
     read_header(path)
     vae = load_autoencoder(folder)
     try:

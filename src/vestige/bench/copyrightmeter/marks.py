@@ -16,7 +16,6 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from vestige.bench.claims.watermark.small_marks import BITS, SmallMark, renders
 from vestige.bench.copyrightmeter.purify import purified
 from vestige.bench.copyrightmeter.world import (
     PROMPTS,
@@ -29,6 +28,7 @@ from vestige.bench.copyrightmeter.world import (
     scenes_of,
     start_noise,
 )  # fmt: skip
+from vestige.claims.watermark.small_marks import BITS, SmallMark, renders
 from vestige.core.runtime import rng
 from vestige.engines.diffusion.inversion import invert
 from vestige.engines.diffusion.schedules import grid

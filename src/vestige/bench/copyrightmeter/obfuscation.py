@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vestige.bench import generation_runs as runs
 from vestige.bench.copyrightmeter.purify import purified
 from vestige.bench.copyrightmeter.world import (
     ARTISTS,
@@ -33,6 +32,7 @@ from vestige.bench.copyrightmeter.world import (
     start_noise,
     torch_rng,
 )  # fmt: skip
+from vestige.bench.generation import runs
 from vestige.core.runtime import rng
 from vestige.data.scenes import sample_scene
 from vestige.engines.adversarial import Budget, Scores, pgd

@@ -9,11 +9,11 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from vestige.bench import generation_runs as runs
 from vestige.bench.copyrightmeter import marks, obfuscation, recovery, sanitisation, world
 from vestige.bench.copyrightmeter.ranking import summary, weakest
 from vestige.bench.copyrightmeter.world import Settings
 from vestige.bench.digests import code_digest, file_digest
+from vestige.bench.generation import runs
 from vestige.core.progress import track
 
 FAMILIES: dict[str, ModuleType] = {"obfuscation": obfuscation, "sanitisation": recovery, "watermark": marks}

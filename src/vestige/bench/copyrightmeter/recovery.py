@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vestige.bench.claims.generation.maskunet import LowRank
 from vestige.bench.copyrightmeter.sanitisation import (
     BASELINES,
     PROTECTIONS,
@@ -44,6 +43,7 @@ from vestige.bench.copyrightmeter.world import (
     start_noise,
     torch_rng,
 )  # fmt: skip
+from vestige.claims.generation.maskunet import LowRank
 from vestige.data.scenes import CLASSES
 from vestige.engines.diffusion.losses import diffusion_loss
 from vestige.engines.diffusion.pipeline import TextToImage

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vestige.bench import generation_runs as runs
+from vestige.bench.generation import runs
 from vestige.core.errors import UsageError
 from vestige.data.scenes import CLASSES, render_pack, sample_scene
 from vestige.engines.diffusion.pipeline import TextToImage

@@ -1,0 +1,90 @@
+"""The command line: a file a verb. Commands import what they need when they run, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from vestige.app.cli.bench import bench_app
+from vestige.app.cli.data import data
+from vestige.app.cli.erase import erase, verify
+from vestige.app.cli.find import find
+from vestige.app.cli.learn import learn
+from vestige.app.cli.mark import key, mark, read, stamp, whose
+from vestige.app.cli.restore import restore
+from vestige.app.cli.systems import calibrate, claims, systems
+from vestige.app.cli.use import attack, make, measure, starter
+from vestige.app.cli.version import version
+from vestige.core import errors
+from vestige.core.errors import EXIT_CODES, VestigeError
+
+
+class _Commands(typer.core.TyperGroup):
+    """Ctrl-C in a command that says nothing about it itself still ends in a sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise errors.Interrupted("Interrupted; files that were finished are kept.") from None
+
+
+app = typer.Typer(
+    name="vestige",
+    cls=_Commands,
+    help="Find, mark, erase and restore the traces hidden in images and in the models that read and make them.",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from vestige import __version__
+
+        print(f"vestige {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    pass
+
+
+for _verb in (find, mark, read, erase, restore, attack, measure, make, learn):
+    app.command(rich_help_panel="Verbs")(_verb)
+for _other in (starter, systems, claims, data, key, verify, calibrate, version):
+    app.command(rich_help_panel="More")(_other)
+app.add_typer(bench_app, rich_help_panel="More")
+for _alias in (stamp, whose):  # the names that `mark --method wouaf` and `read --registry` had
+    app.command(hidden=True)(_alias)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point: errors the user can act on become one sentence and an exit code."""
+    try:
+        app(arguments, standalone_mode=True)
+    except VestigeError as error:
+        _say(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _say(text: object) -> None:
+    print(f"vestige: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

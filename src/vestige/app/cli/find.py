@@ -1,0 +1,85 @@
+"""``vestige find``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vestige.app.cli.options import Build, Data, Device, Json, Mask, Model, Paths, Quiet, Reference, Seed, Set, common
+from vestige.core import errors
+from vestige.core.errors import UsageError
+
+Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
+
+
+def find(
+    paths: Paths,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.html, report.json and a resumable manifest.")
+    ] = None,
+    json_: Json = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained HTML report here.")] = None,
+    key: Annotated[list[Path] | None, typer.Option("--key", "-k", help="Key file to look for marks with.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Use only this examiner; repeatable. 'panel' among them is the default panel."),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=0, help="Worker processes; 0 takes every core.")] = 0,
+    timeout: Annotated[
+        int, typer.Option("--timeout", min=0, help="Seconds per picture or frame; 0 waits for ever.")
+    ] = 120,
+    max_megapixels: Megapixels = 120.0,
+    every: Annotated[
+        float | None, typer.Option("--every", help="Seconds between the frames of a clip; at most 120 frames.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do every file again instead of resuming.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 6 when a trace is found.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of every examiner.")] = False,
+    model: Model = None,
+    data: Data = None,
+    mask: Mask = None,
+    reference: Reference = None,
+    build: Build = "",
+    set_: Set = None,
+    quiet: Quiet = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Say what was done to pictures and clips: edits, earlier compression, marks, hidden data, origin, copies.
+
+    A model file is scanned for code instead. With --out, a run that was interrupted continues where it stopped.
+    """
+    from vestige.app.verbs import finding
+
+    common(quiet, seed, device)
+    if only and len(only) == 1 and only[0] != "panel":
+        from vestige.app.verbs import working
+
+        if working.has_tool("find", only[0]):
+            work = {
+                "method": only[0], "paths": tuple(paths), "out": out, "model": model, "data": data, "mask": mask,
+                "reference": reference, "build": build, "seed": seed, "device": device, "quiet": quiet,
+            }  # fmt: skip
+            raise typer.Exit(working.run("find", work, key[0] if key else None, set_ or (), json_))
+    if model or data or mask or reference or build or set_:
+        raise UsageError("--model, --data, --mask, --reference, --build and --set belong to --only SYSTEM.")
+    code = finding.run(
+        paths,
+        out=out,
+        as_json=json_,
+        html=html,
+        keys=key or [],
+        only=only or [],
+        jobs=jobs,
+        timeout=timeout,
+        max_megapixels=max_megapixels,
+        every=every,
+        fresh=fresh,
+        verbose=verbose,
+        quiet=quiet,
+    )
+    if code == errors.TRACE_FOUND and not exit_code:
+        code = errors.OK
+    raise typer.Exit(code)

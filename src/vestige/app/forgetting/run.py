@@ -1,0 +1,326 @@
+"""``vestige erase MODEL --forget FOLDER``: make a classifier forget pictures, audit it, and certify what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vestige.core import certificate
+from vestige.core.catalogue import System, systems
+from vestige.core.errors import OK, InputError, Interrupted, UsageError, VestigeError
+from vestige.core.files import read_json, write_atomic, write_json
+from vestige.core.keys import load_key
+from vestige.core.runtime import device as device_of
+from vestige.core.runtime import versions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vestige.data.labelled import Pictures
+    from vestige.engines.forgetting.problem import ForgetProblem
+    from vestige.nn.classifier import Classifier
+    from vestige.unlearning.audit import Audit
+
+#: Tried by "auto", cheapest first; those that lack something are left out.
+AUTO = ("ssd", "finetune", "salun", "scrub", "neggrad_plus", "bad_teacher", "l1_sparse")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for. test, reference, classes, sign: may be missing. build: see `load_classifier`.
+    size: side of the pictures, 0 for the model's own or the first picture's. settings: NAME=VALUE of the method.
+    budget: minutes after which "auto" tries nothing more, and that a full audit may train for. audit: "quick" or
+    "full", see `vestige.unlearning.audit.audit`. shadows: models that a full audit trains for its attacks."""
+
+    model: Path
+    forget: Path
+    retain: Path
+    out: Path
+    test: Path | None = None
+    method: str = "auto"
+    build: str = ""
+    size: int = 0
+    classes: Path | None = None
+    reference: Path | None = None
+    sign: Path | None = None
+    settings: tuple[str, ...] = ()
+    budget: float = 10.0
+    seed: int = 0
+    device: str = "auto"
+    audit: str = "quick"
+    shadows: int = 4
+
+
+def erasers() -> dict[str, System]:
+    """The built erasers of knowledge, by slug."""
+    return {
+        s.slug: s
+        for s in systems()
+        if s.wing == "unlearning" and s.subject == "model" and "erase" in s.roles and s.target is not None
+    }
+
+
+def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
+    """Erase, audit, write the model, its audit (JSON and HTML) and its certificate.
+
+    Nothing is written before the erasure and its audit are done. Raises InputError and UsageError for what cannot be
+    used, Interrupted on Ctrl-C.
+    """
+    from vestige.app.forgetting.page import audit_page
+    from vestige.app.forgetting.told import tell
+    from vestige.core.checkpoint import ModelSubject
+
+    key = load_key(request.sign) if request.sign else None
+    if request.out.exists():
+        raise InputError(f"{request.out} exists already; choose another name.")
+    try:
+        classifier, problem, forget = _problem(request)
+        tried = _attempts(request, problem, forget.names)
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted; nothing was written.") from None
+    best = tried[0]
+    classifier.save(best["model"], request.out)
+    after = ModelSubject.open(request.out).sha256
+    result: Audit = best["audit"]
+    report = {
+        "model": request.model.name,
+        "method": best["method"],
+        "parameters": best["parameters"],
+        "forgotten": len(forget),
+        "kind": problem.kind,
+        "cost": best["cost"],
+        "audit": result.to_dict(names=True),
+        "tried": [{k: v for k, v in t.items() if k in ("method", "distance", "cost", "why")} for t in tried],
+        "sha256": {"before": classifier.digest, "after": after},
+        "versions": versions(),
+        "seed": request.seed,
+    }
+    written = {name: _beside(request.out, name) for name in ("audit.json", "audit.html")}
+    write_json(written["audit.json"], report)
+    write_atomic(written["audit.html"], audit_page(report, result))
+    if key is not None:
+        written["certificate.json"] = _beside(request.out, "certificate.json")
+        document = certificate.issue(
+            classifier.digest, after, forget.digests, best["method"], best["parameters"], result.to_dict(), key
+        )
+        write_json(written["certificate.json"], document)
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    elif not quiet:
+        tell(request.out, report, tried, result, written)
+    return OK
+
+
+def _beside(out: Path, name: str) -> Path:
+    return out.with_name(f"{out.name.removesuffix('.safetensors')}.{name}")
+
+
+def _problem(request: Request) -> tuple[Classifier, ForgetProblem, Pictures]:
+    """Read the model and the pictures; everything wrong with them is said here, before anything is computed."""
+    import torch
+
+    from vestige.data.labelled import class_numbers, overlap, read_pictures, usual_side
+    from vestige.engines.forgetting.problem import ForgetProblem
+    from vestige.engines.forgetting.samples import Samples, joined
+    from vestige.engines.forgetting.train import usual_training
+    from vestige.nn.classifier import load_classifier
+
+    classifier = load_classifier(request.model, build=request.build)
+    side = request.size or classifier.size or usual_side(request.retain)
+    paths = {"forget": request.forget, "retain": request.retain} | ({"test": request.test} if request.test else {})
+    sets = {name: read_pictures(path, side, f"reading {name}") for name, path in paths.items()}
+    for one, other in (("forget", "retain"), ("forget", "test"), ("retain", "test")):
+        if one in sets and other in sets and (twins := overlap(sets[one], sets[other])):
+            many = f"{len(twins)} pictures are" if len(twins) > 1 else "One picture is"
+            raise InputError(
+                f"{many} in both {paths[one]} and {paths[other]} ({twins[0][0]} and {twins[0][1]}, for one); take "
+                f"{'them' if len(twins) > 1 else 'it'} out of one."
+            )
+    with torch.no_grad():
+        try:
+            outputs = int(classifier.model(torch.zeros(2, 3, side, side)).shape[-1])
+        except Exception as error:  # code of any library
+            raise InputError(
+                f"{request.model} does not take pictures of {side} pixels ({' '.join(str(error).split())[:120]})."
+            ) from None
+    names = _names(request.classes) or classifier.classes
+    numbers, _ = class_numbers(sets, outputs, names)
+    samples = {
+        name: Samples(torch.from_numpy(one.images), torch.from_numpy(numbers[name])) for name, one in sets.items()
+    }
+    gone, kept = set(numbers["forget"].tolist()), set(numbers["retain"].tolist())
+    whole = not gone & kept
+    test = samples.get("test")
+    parts: dict[str, Any] = {}
+    if test is None:
+        raise UsageError(
+            "Give --test FOLDER with pictures the model was never trained on; the audit compares with them."
+        )
+    of_gone = torch.isin(test.labels, torch.tensor(sorted(gone)))
+    parts["test"] = test.take(~of_gone) if whole and bool(of_gone.any()) else test
+    parts["test_forget"] = test.take(of_gone) if whole and bool(of_gone.any()) else None
+    if len(parts["test"]) < 20 or len(sets["retain"]) < 20:
+        raise InputError("The retained and the test pictures of other classes must be at least 20 each.")
+    count = len(sets["forget"])
+    problem = ForgetProblem(
+        classifier.model.to(device_of(request.device)),
+        joined([samples["forget"], samples["retain"]]),
+        np.arange(count),
+        np.arange(count, count + len(sets["retain"])),
+        kind="class" if whole else "random",
+        classes=tuple(sorted(gone)) if whole else (),
+        training=usual_training(classifier.model),
+        augment="flip",
+        seed=request.seed,
+        **parts,
+    )
+    return classifier, problem, sets["forget"]
+
+
+def _names(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read as text; it should hold the name of a class in each line.") from None
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _attempts(request: Request, problem: ForgetProblem, pictures: Sequence[str]) -> list[dict[str, Any]]:
+    """What was tried, the recommended one first. One half of the test pictures chooses, the other is reported.
+    pictures: names of the forgotten ones."""
+    from vestige.core.progress import track
+    from vestige.engines.forgetting.cost import Cost, measured
+    from vestige.unlearning.audit import audit, distance_to_aim, halves
+
+    known = erasers()
+    auto = request.method == "auto"
+    if not auto and request.method not in known:
+        raise UsageError(f"There is no eraser {request.method!r}; choose auto or one of {', '.join(known)}.")
+    if auto and request.settings:
+        raise UsageError("--set is for one method; name it with --method.")
+    reference = _reference(request)
+    names = [name for name in AUTO if name in known] if auto else [request.method]
+    choosing, reporting = halves(problem, request.seed) if auto else (problem, problem)
+    tried: list[dict[str, Any]] = []
+    failed: list[str] = []
+    spent = 0.0
+
+    def audited(model: nn.Module, part: ForgetProblem, cost: Cost, effort: str) -> Audit:
+        return audit(
+            model, part, reference=reference, effort=effort, shadows=request.shadows, budget=60 * request.budget,
+            names=pictures, costs={"erasure": cost}, seed=request.seed,
+        )  # fmt: skip
+
+    for name in track(names, "forgetting", len(names)):
+        if tried and spent > 60 * request.budget:
+            failed.append(f"{name}: the budget of {request.budget:g} minutes was used up")
+            continue
+        eraser, parameters = _eraser(known[name], request.settings)
+        try:
+            with measured() as took:
+                model = eraser.erase(problem)
+        except VestigeError as error:
+            if not auto:
+                raise
+            failed.append(f"{name}: {error}")
+            continue
+        spent += took.seconds
+        judged = audited(model, choosing, took, "brief" if auto else request.audit)
+        tried.append(
+            {
+                "method": name,
+                "parameters": parameters,
+                "model": model,
+                "audit": judged,
+                "distance": distance_to_aim(judged, choosing),
+                "cost": took.to_dict(),
+                "took": took,
+                "why": _why(judged),
+            }
+        )
+    if not tried:
+        raise UsageError(f"No method could be used. {failed[0]}")
+    tried.sort(key=lambda t: t["distance"])
+    if auto:
+        tried[0]["audit"] = audited(tried[0]["model"], reporting, tried[0]["took"], request.audit)
+    return tried
+
+
+def _why(judged: Audit) -> str:
+    row = judged.rows["unlearned"]
+    return (
+        f"forgotten {row['forget accuracy']:.1%} right, retained {row['retain accuracy']:.1%}, test "
+        f"{row['test accuracy']:.1%}, membership {row['membership by loss (AUC)']:.2f}"
+        + (", suppressed only" if judged.suppressed else "")
+    )
+
+
+def _reference(request: Request) -> nn.Module | None:
+    from vestige.nn.classifier import load_classifier
+
+    if request.reference is None:
+        return None
+    return load_classifier(request.reference, build=request.build).model.to(device_of(request.device))
+
+
+def _eraser(entry: System, settings: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The eraser with NAME=VALUE settings, and all of its parameters as JSON holds them."""
+    kind = entry.load()
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    chosen: dict[str, Any] = {}
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name not in known or not value:
+            raise UsageError(f"--set {text}: {entry.slug} takes {', '.join(known)}, each as NAME=VALUE.")
+        chosen[name] = _value(value)
+    try:
+        eraser = kind(**chosen)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{entry.slug} cannot be made with these settings ({error}).") from None
+    plain = {name: getattr(eraser, name) for name in known}
+    return eraser, {n: v if isinstance(v, bool | int | float | str | None) else str(v) for n, v in plain.items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return text
+
+
+def verify(
+    path: Path, before: Path | None, after: Path | None, requests: Path | None, signer: str | None, quiet: bool
+) -> int:
+    """Check a deletion certificate, offline; raises NotVerifiedError (exit code 7) for anything that does not fit."""
+    import hashlib
+
+    from vestige.core.checkpoint import ModelSubject
+    from vestige.core.dataset import DatasetSubject
+
+    document = read_json(path)
+    certificate.verify(document, expected=signer)
+    checked = ["signature"]
+    for name, model in (("before", before), ("after", after)):
+        if model is not None:
+            certificate.compare(document, name, ModelSubject.open(model).sha256)
+            checked.append(f"model {name}")
+    if requests is not None:
+        items = DatasetSubject.open(requests)
+        certificate.compare_requests(document, [hashlib.sha256(item.data).hexdigest() for item in items])
+        checked.append("requests")
+    if not quiet:
+        stated = document["requests"]["count"]
+        print(f"{path}: {', '.join(checked)} verified. Signed by {document['signer']} on {document['made']}:")
+        print(f"  {stated} pictures forgotten with {document['method']}. {document['audit']['findings'][0]}")
+        left = [name for name in ("model before", "model after", "requests") if name not in checked]
+        if left:
+            print(f"  Not checked, because it was not given: {', '.join(left)}.")
+    return OK

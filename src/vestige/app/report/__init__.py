@@ -1,0 +1,1 @@
+"""Reports of ``vestige find``: text, JSON and HTML."""

@@ -1,0 +1,1 @@
+"""Examiners of edits and of generated pictures: sets, cells, tables, calibration of the panel."""

@@ -1,0 +1,1 @@
+"""Runs and measurements of masked pretraining."""

@@ -1,0 +1,1 @@
+"""Erasers of knowledge against retraining: worlds, tuning, tables."""

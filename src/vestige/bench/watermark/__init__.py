@@ -1,0 +1,1 @@
+"""Marks against attacks: cells, methods, tables and the page."""
