@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -127,12 +128,13 @@ class Panel:
         return Verdict("traces found", probability, sentences, tuple(kinds))
 
 
-def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel:
+def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = (), model: str = "") -> Panel:
     """The panel of every catalogue entry marked ``panel``.
 
     keys: watermark keys to try besides the public one. only: slugs of the examiners to use instead, which may be any
-    built finder of the catalogue that examines pictures; "panel" among them stands for the default panel. Raises
-    UsageError for a slug that is none.
+    built finder of the catalogue that examines pictures; "panel" among them stands for the default panel. model: the
+    weights for the one examiner in ``only``. Raises UsageError for a slug that is none, for one that takes no weights,
+    and InputError when a named examiner's network is not there.
     """
     built = [s for s in catalogue.systems() if "find" in s.roles and s.subject == "image" and s.target is not None]
     entries = [s for s in built if s.panel]
@@ -148,13 +150,29 @@ def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = ()) -> Panel
         cls = entry.load()
         if not isinstance(cls, type) or not hasattr(cls, "slug") or not hasattr(cls, "find"):
             raise UsageError(f"{entry.slug!r} does not examine single pictures; see 'vestige systems --role find'.")
-        finders.append(cls(keys=(PUBLIC_KEY, *keys)) if entry.slug == "find_mark" else cls())
+        if model:
+            finders.append(_with_weights(entry.slug, cls, model))
+        else:
+            finders.append(cls(keys=(PUBLIC_KEY, *keys)) if entry.slug == "find_mark" else cls())
+        # The network of an examiner that was named is loaded here, where a missing one can be told.
+        if entry.slug in only and getattr(finders[-1], "network", entry) is None:
+            trained = entry.recipe or entry.slug
+            raise InputError(f"{entry.slug} has no network yet; 'vestige learn {trained}' trains it, --model names it.")
     path = calibration_file()
     calibrations, combination = load_calibrations(path) if path.is_file() else ({}, {})
     return Panel(finders, calibrations, combination)
 
 
+def _with_weights(slug: str, cls: type, model: str) -> Finder:
+    if "weights" not in inspect.signature(cls).parameters:
+        raise UsageError(f"{slug} takes no --model; leave it out.")
+    if not Path(model).exists():
+        raise InputError(f"--model {model} does not exist; check the path.")
+    made: Finder = cls(weights=Path(model))
+    return made
+
+
 @cache
-def shared_panel(keys: tuple[bytes, ...] = (), only: tuple[str, ...] = ()) -> Panel:
+def shared_panel(keys: tuple[bytes, ...] = (), only: tuple[str, ...] = (), model: str = "") -> Panel:
     """`default_panel`, built once a process."""
-    return default_panel(keys, only)
+    return default_panel(keys, only, model)

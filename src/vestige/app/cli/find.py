@@ -63,7 +63,7 @@ def find(
                 "reference": reference, "build": build, "seed": seed, "device": device, "quiet": quiet,
             }  # fmt: skip
             raise typer.Exit(working.run("find", work, key[0] if key else None, set_ or (), json_))
-    if model or data or mask or reference or build or set_:
+    if data or mask or reference or build or set_ or (model and (len(only or ()) != 1 or only == ["panel"])):
         raise UsageError("--model, --data, --mask, --reference, --build and --set belong to --only SYSTEM.")
     code = finding.run(
         paths,
@@ -79,6 +79,7 @@ def find(
         fresh=fresh,
         verbose=verbose,
         quiet=quiet,
+        model=model,
     )
     if code == errors.TRACE_FOUND and not exit_code:
         code = errors.OK

@@ -46,6 +46,7 @@ class FindOptions:
     limits: Limits = DEFAULT_LIMITS
     timeout: int = 120
     every: float | None = None
+    model: str = ""
 
     def digest(self) -> str:
         """Changes when the result could: options, vestige's version, its calibration."""
@@ -55,8 +56,16 @@ class FindOptions:
         path = calibration_file()
         calibration = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         keys = [hashlib.sha256(b"resume" + bytes(k)).hexdigest() for k in self.keys]
-        text = json.dumps([__version__, calibration, keys, self.only, str(self.limits), self.every])
+        text = json.dumps([__version__, calibration, keys, self.only, str(self.limits), self.every, _stamp(self.model)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stamp(model: str) -> list[str | int]:
+    """What changes when another model is named or the same one is trained again."""
+    if not model:
+        return []
+    stat = Path(model).stat()
+    return [model, stat.st_size, stat.st_mtime_ns]
 
 
 def collect(paths: Sequence[str | Path]) -> list[Path]:
@@ -119,7 +128,7 @@ def examine_file(path: Path, options: FindOptions) -> ReportItem:
     from vestige.core.subjects import ImageSubject
 
     with _time_limit(options.timeout, str(path)) as restart:
-        panel = shared_panel(options.keys, options.only)
+        panel = shared_panel(options.keys, options.only, options.model)
         if is_clip(path):
             clip = VideoSubject.open(path, options.limits)
             found, frames = examine_clip(clip, panel, options.every, restart)

@@ -26,7 +26,7 @@ from vestige.core.video import sample_times
 def run(
     paths: Sequence[Path], *, out: Path | None, as_json: bool, html: Path | None, keys: Sequence[Path],
     only: Sequence[str], jobs: int, timeout: int, max_megapixels: float, fresh: bool, verbose: bool, quiet: bool,
-    every: float | None = None,
+    every: float | None = None, model: Path | None = None,
 ) -> int:  # fmt: skip
     """Examine, print and write; returns the exit code (TRACE_FOUND when something was flagged)."""
     if len(paths) == 1 and _is_model(paths[0]):
@@ -34,9 +34,10 @@ def run(
     from vestige.core.panel import shared_panel
 
     secrets = tuple(load_key(k) for k in keys)
-    shared_panel(secrets, tuple(only))  # an unknown examiner is refused before any file is read
+    weights = str(model or "")
+    shared_panel(secrets, tuple(only), weights)  # an unknown examiner is refused before any file is read
     sample_times(1.0, every)  # and so is a spacing of frames that makes no sense
-    options = FindOptions(secrets, tuple(only), Limits(max_pixels=int(max_megapixels * 1e6)), timeout, every)
+    options = FindOptions(secrets, tuple(only), Limits(max_pixels=int(max_megapixels * 1e6)), timeout, every, weights)
     with tempfile.TemporaryDirectory(prefix="vestige-") as scratch:
         files = [_from_stdin(Path(scratch))] if [str(p) for p in paths] == ["-"] else collect(paths)
         if out is not None and out.exists() and not out.is_dir():
