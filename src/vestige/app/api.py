@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,13 @@ def mark(
     method: str = "spread_spectrum",
     quality: int = 95,
     keep_metadata: bool = False,
+    mask: Picture | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Hide a short text or bits in a picture; returns uint8 (or uint16) H×W×3 and writes ``out`` when given.
 
-    key: 32 bytes or a key file; without one the mark is public. options: the method's hyper-parameters.
+    key: 32 bytes or a key file; without one the mark is public. mask: a picture of the same size, white where the mark
+    may go, for methods that keep to a region. options: the method's hyper-parameters.
     Transparency and sixteen bits are kept where the output format can hold them.
     Raises UsageError when the payload does not fit or the picture is too small.
 
@@ -107,7 +110,10 @@ def mark(
     subject = subject_of(picture)
     marker = _method(method, "mark", options)
     payload = message if message is not None else np.asarray(bits, bool)
-    images = marker.mark(subject.image, payload, _key(key))
+    where = _mask(mask, subject)
+    if where is not None and "masks" not in inspect.signature(marker.mark).parameters:
+        raise UsageError(f"{method} marks whole pictures; leave the mask out, or take --method maskmark.")
+    images = marker.mark(subject.image, payload, _key(key), **({} if where is None else {"masks": where}))
     deep = subject.decoded.deep is not None and (out is None or format_for(out) in ("PNG", "TIFF"))
     pixels = (images[0].transpose(1, 2, 0).clip(0, 1) * 65535 + 0.5).astype(np.uint16) if deep else to_uint8(images)
     if out is not None:
@@ -115,12 +121,14 @@ def mark(
     return pixels
 
 
-def read(picture: Picture, *, key: bytes | str | Path | None = None, method: str = "spread_spectrum") -> Reading:
-    """Read a mark: outcome "read", "unreadable" or "absent", with a p-value.
+def read(
+    picture: Picture, *, key: bytes | str | Path | None = None, method: str = "spread_spectrum", **options: Any
+) -> Reading:
+    """Read a mark: outcome "read", "unreadable" or "absent", with a p-value. options: the method's hyper-parameters.
 
     Raises InputError for unreadable pictures.
     """
-    (reading,) = _method(method, "mark", {}).read(subject_of(picture).image, _key(key))
+    (reading,) = _method(method, "mark", options).read(subject_of(picture).image, _key(key))
     return reading
 
 

@@ -62,25 +62,29 @@ def mark(
 
     common(quiet, seed, device)
     if working.has_tool("mark", method):
-        if bits is not None:
-            set_ = [*(set_ or ()), f"bits={bits}"]
+        for name, value in (("bits", bits), ("strength", strength)):
+            if value is not None:
+                set_ = [*(set_ or ()), f"{name}={value}"]
         work = {
             "method": method, "paths": tuple(paths), "out": out, "mask": mask, "prompt": prompt, "model": model,
             "reference": registry, "message": user or message, "seed": seed, "device": device, "quiet": quiet,
         }  # fmt: skip
         raise typer.Exit(working.run("mark", work, key, set_ or (), json_))
-    if mask or prompt or model or registry or user or set_:
-        raise UsageError("--mask, --prompt, --model, --registry, --user and --set belong to --method SYSTEM.")
+    if prompt or registry or user:
+        raise UsageError("--prompt, --registry and --user belong to methods that mark generators (--method wouaf).")
     if texts.are_texts(paths):
         raise typer.Exit(texts.mark_texts(paths, out, message or bits, key, quiet))
-    options = {} if strength is None else {"strength": strength}
-    raise typer.Exit(marking.mark_files(paths, out, message, bits, key, method, options, quality, keep_metadata, quiet))
+    options = marking.options_of(method, set_ or (), strength, model, device)
+    raise typer.Exit(
+        marking.mark_files(paths, out, message, bits, key, method, options, quality, keep_metadata, quiet, mask)
+    )
 
 
 def read(
     paths: Paths,
     key: KeyFile = None,
     method: Annotated[str, typer.Option("--method", help="The marker that made the mark.")] = "spread_spectrum",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where a method writes what it reveals.")] = None,
     registry: Registry = None,
     rate: Annotated[float, typer.Option("--rate", min=1e-12, max=0.5, help="Accepted rate of false names.")] = 1e-3,
     model: Model = None,
@@ -95,16 +99,19 @@ def read(
 
     common(quiet, 0, device)
     if registry is not None:
-        raise typer.Exit(users.whose(paths, registry, None, rate, json_, quiet))
+        raise typer.Exit(users.whose(paths, registry, model, rate, json_, quiet))
     if working.has_tool("read", method):
         work = {
-            "method": method, "paths": tuple(paths), "model": model, "reference": reference, "device": device,
-            "quiet": quiet,
+            "method": method, "paths": tuple(paths), "out": out, "model": model, "reference": reference,
+            "device": device, "quiet": quiet,
         }  # fmt: skip
         raise typer.Exit(working.run("read", work, key, set_ or (), json_))
+    if out or reference:
+        raise UsageError("--out and --reference belong to methods that reveal pictures or scenes.")
     if texts.are_texts(paths):
         raise typer.Exit(texts.read_texts(paths, key, json_, quiet))
-    raise typer.Exit(marking.read_files(paths, key, method, json_, quiet))
+    options = marking.options_of(method, set_ or (), None, model, device)
+    raise typer.Exit(marking.read_files(paths, key, method, json_, quiet, options))
 
 
 def stamp(

@@ -16,14 +16,38 @@ from vestige.app.jobs.files_loop import process
 from vestige.core.errors import BAD_INPUT, NOT_MARKED, OK, PARTIAL, UNREADABLE_MARK, UsageError, VestigeError
 from vestige.core.subjects import ImageSubject
 
+
+def options_of(
+    method: str, set_: Sequence[str], strength: float | None, model: Path | None, device: str
+) -> dict[str, Any]:
+    """The constructor's arguments of a marker from --set, --strength, --model and --device.
+
+    Raises UsageError for settings that the marker does not have.
+    """
+    if not (set_ or model) and device == "auto":
+        return {} if strength is None else {"strength": strength}
+    from vestige.app.verbs.working import chosen, constructor_options, pairs, parameters_of
+    from vestige.core.work import Work
+
+    cls = chosen("mark", method).load()
+    found = constructor_options(cls, Work(verb="mark", method=method, options=pairs(set_), device=device))
+    if strength is not None:
+        found["strength"] = strength
+    if model is not None:
+        if "weights" not in parameters_of(cls):
+            raise UsageError(f"{method} has no network; leave --model out.")
+        found["weights"] = model
+    return found
+
+
 _CODES = {"read": OK, "unreadable": UNREADABLE_MARK, "absent": NOT_MARKED}
 
 
 def mark_files(
     paths: Sequence[Path], out: Path | None, message: str | None, bits: str | None, key: Path | None, method: str,
-    options: dict[str, Any], quality: int, keep_metadata: bool, quiet: bool,
+    options: dict[str, Any], quality: int, keep_metadata: bool, quiet: bool, mask: Path | None = None,
 ) -> int:  # fmt: skip
-    """Mark every picture with the same payload."""
+    """Mark every picture with the same payload; mask: where, for markers that take one."""
     if (message is None) == (bits is None):
         raise UsageError("Give the payload with either --message or --bits.")
     payload = None if bits is None else _from_hex(bits)
@@ -31,7 +55,7 @@ def mark_files(
     carried = repr(message) if message is not None else f"{len(payload if payload is not None else [])} bits"
 
     def change(subject: ImageSubject) -> tuple[np.ndarray, str]:
-        pixels = api.mark(subject, message=message, bits=payload, key=secret, method=method, **options)
+        pixels = api.mark(subject, message=message, bits=payload, key=secret, method=method, mask=mask, **options)
         before = subject.pixels.astype(np.float32)
         scale = 257 if pixels.dtype == np.uint16 else 1
         error = float(np.mean((pixels.astype(np.float32) / scale - before) ** 2))
@@ -54,7 +78,10 @@ def _from_hex(digits: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
 
 
-def read_files(paths: Sequence[Path], key: Path | None, method: str, as_json: bool, quiet: bool) -> int:
+def read_files(
+    paths: Sequence[Path], key: Path | None, method: str, as_json: bool, quiet: bool,
+    options: dict[str, Any] | None = None,
+) -> int:  # fmt: skip
     """Read every picture; the exit code is the highest of the outcomes' codes."""
     secret = api._key(key)
     stdin = [str(p) for p in paths] == ["-"]
@@ -63,7 +90,7 @@ def read_files(paths: Sequence[Path], key: Path | None, method: str, as_json: bo
     for file in files:
         try:
             picture: api.Picture = sys.stdin.buffer.read() if stdin else file
-            reading = api.read(picture, key=secret, method=method)
+            reading = api.read(picture, key=secret, method=method, **(options or {}))
         except VestigeError as error:
             if len(files) == 1:
                 raise

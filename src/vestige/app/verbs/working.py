@@ -169,7 +169,7 @@ def constructor_options(cls: Any, work: Work) -> dict[str, Any]:
     Raises UsageError for a name that it does not have or that has no plain default.
     """
     found: dict[str, Any] = {}
-    parameters = inspect.signature(cls).parameters
+    parameters = parameters_of(cls)
     plain = {n: p.default for n, p in parameters.items() if isinstance(p.default, bool | int | float | str)}
     for name in work.rest():
         if name not in plain:
@@ -178,4 +178,18 @@ def constructor_options(cls: Any, work: Work) -> dict[str, Any]:
         found[name] = work.option(name, plain[name])
     if "device" in parameters:
         found.setdefault("device", work.device)
+    return found
+
+
+def parameters_of(cls: Any) -> dict[str, inspect.Parameter]:
+    """The constructor's arguments by name, with those that it hands on to the classes it derives from."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in cls.__mro__:
+        if "__init__" not in vars(one):
+            continue
+        given = list(inspect.signature(one.__init__).parameters.values())[1:]
+        for parameter in given:
+            found.setdefault(parameter.name, parameter)
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in given):
+            break
     return found
