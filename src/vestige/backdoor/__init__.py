@@ -1,6 +1,6 @@
 """Backdoors and shortcuts in models."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
@@ -33,5 +33,15 @@ SYSTEMS = (
         target="vestige.backdoor.pickle_scan:PickleScan",
         kind="baseline",
         subject="model",
+        commands=(
+            Command("vestige find classifier.safetensors", "a model file or folder", "what loading it would run"),
+            Command("vestige find checkpoints/weights.pt", "a checkpoint of pickles", "what loading it would run"),
+            Command(
+                "vestige find checkpoints/runs-code.pt --exit-code",
+                "a pickle that calls a function",
+                "the function's name",
+                6,
+            ),
+        ),
     ),
 )

@@ -1,6 +1,6 @@
 """Copies, replicas and their retrieval."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
@@ -67,5 +67,10 @@ SYSTEMS = (
         venue="Zauner 2010",
         target="vestige.copies.duplicates:Duplicates",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige find pictures", "a folder of pictures", "groups of exact and near copies, after the pictures"
+            ),
+        ),
     ),
 )

@@ -1,6 +1,6 @@
 """Was it edited, where, and is it real."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
@@ -82,6 +82,14 @@ SYSTEMS = (
         title="RIGID: A Training-free and Model-Agnostic Framework for Robust AI-Generated Image Detection",
         venue="arXiv 2405.20112 (2024)",
         target="vestige.forensics.rigid:RIGID",
+        commands=(
+            Command(
+                "vestige find photo.png --only rigid",
+                "a picture",
+                "how far faint noise moves it in the features of an encoder",
+            ),
+        ),
+        weights=("feature_net.safetensors",),
     ),
     System(
         "recolor",
@@ -90,6 +98,15 @@ SYSTEMS = (
         title="Detecting Recolored Image by Spatial Correlation",
         venue="arXiv 2204.10973 (2022)",
         target="vestige.forensics.recolor:RecolorDetector",
+        commands=(
+            Command(
+                "vestige find pictures/recoloured.jpg --only recolor",
+                "a picture",
+                "how likely its colours were re-mapped",
+            ),
+        ),
+        network="shipped",
+        weights=("recolor.safetensors",),
     ),
     System(
         "patchcraft",
@@ -141,6 +158,13 @@ SYSTEMS = (
         target="vestige.forensics.metadata:Metadata",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/untouched-china.jpg --only metadata",
+                "a picture",
+                "what its EXIF, XMP and IPTC say and where they contradict each other",
+            ),
+        ),
     ),
     System(
         "generator_tags",
@@ -151,6 +175,13 @@ SYSTEMS = (
         target="vestige.forensics.generator_tags:GeneratorTags",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/generated.png --only generator_tags",
+                "a picture",
+                "records and labels that an image generator left",
+            ),
+        ),
     ),
     System(
         "c2pa",
@@ -161,6 +192,13 @@ SYSTEMS = (
         target="vestige.forensics.provenance:ContentCredentials",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/untouched-china.jpg --only c2pa",
+                "a picture",
+                "its content credentials, checked against the pixels",
+            ),
+        ),
     ),
     System(
         "container",
@@ -169,6 +207,13 @@ SYSTEMS = (
         target="vestige.forensics.container:Container",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/appended.jpg --only container",
+                "a picture",
+                "data behind or beside the picture in the file",
+            ),
+        ),
     ),
     System(
         "thumbnail",
@@ -179,6 +224,13 @@ SYSTEMS = (
         target="vestige.forensics.thumbnail:Thumbnail",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/spliced.jpg --only thumbnail",
+                "a picture",
+                "whether the stored preview shows the same picture",
+            ),
+        ),
     ),
     System(
         "jpeg_quality",
@@ -189,6 +241,13 @@ SYSTEMS = (
         target="vestige.forensics.jpeg_quality:JpegQuality",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/saved-twice.jpg --only jpeg_quality",
+                "a picture",
+                "JPEG tables, quality and subsampling",
+            ),
+        ),
     ),
     System(
         "jpeg_double",
@@ -199,6 +258,13 @@ SYSTEMS = (
         target="vestige.forensics.jpeg_double:JpegDouble",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/saved-twice.jpg --only jpeg_double",
+                "a picture",
+                "whether it was saved as JPEG twice, and the first quality",
+            ),
+        ),
     ),
     System(
         "jpeg_dq",
@@ -209,6 +275,13 @@ SYSTEMS = (
         target="vestige.forensics.jpeg_dq:JpegDQ",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/spliced.jpg --only jpeg_dq",
+                "a picture",
+                "a map of what was not saved twice with the rest",
+            ),
+        ),
     ),
     System(
         "jpeg_grid",
@@ -219,6 +292,13 @@ SYSTEMS = (
         target="vestige.forensics.jpeg_grid:JpegGrid",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/spliced.jpg --only jpeg_grid",
+                "a picture",
+                "a map of regions whose JPEG grid is out of place",
+            ),
+        ),
     ),
     System(
         "jpeg_crop",
@@ -229,6 +309,13 @@ SYSTEMS = (
         target="vestige.forensics.jpeg_grid:JpegCrop",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/saved-twice.jpg --only jpeg_crop",
+                "a picture",
+                "whether it was cropped between two JPEG savings",
+            ),
+        ),
     ),
     System(
         "jpeg_ghosts",
@@ -239,6 +326,13 @@ SYSTEMS = (
         target="vestige.forensics.jpeg_ghosts:JpegGhosts",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/spliced.jpg --only jpeg_ghosts",
+                "a picture",
+                "a map of regions that were saved at another quality before",
+            ),
+        ),
     ),
     System(
         "ela",
@@ -249,6 +343,7 @@ SYSTEMS = (
         target="vestige.forensics.ela:ErrorLevels",
         kind="baseline",
         panel=True,
+        commands=(Command("vestige find pictures/spliced.jpg --only ela", "a picture", "a map of error levels"),),
     ),
     System(
         "noise_level",
@@ -260,6 +355,13 @@ SYSTEMS = (
         kind="baseline",
         panel=True,
         frames=True,
+        commands=(
+            Command(
+                "vestige find pictures/spliced.jpg --only noise_level",
+                "a picture",
+                "a map of regions whose noise is not that of the rest",
+            ),
+        ),
     ),
     System(
         "copy_move",
@@ -271,6 +373,13 @@ SYSTEMS = (
         kind="baseline",
         panel=True,
         frames=True,
+        commands=(
+            Command(
+                "vestige find pictures/copy-moved.jpg --only copy_move",
+                "a picture",
+                "a map of regions that appear twice",
+            ),
+        ),
     ),
     System(
         "tamper_map",
@@ -282,6 +391,15 @@ SYSTEMS = (
         target="vestige.forensics.tamper_map:TamperMap",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/spliced.jpg --only tamper_map",
+                "a picture",
+                "how likely it was edited, and a map of where",
+            ),
+        ),
+        network="shipped",
+        weights=("tamper_map.safetensors",),
     ),
     System(
         "resampling",
@@ -293,6 +411,11 @@ SYSTEMS = (
         kind="baseline",
         panel=True,
         frames=True,
+        commands=(
+            Command(
+                "vestige find pictures/copy-moved.jpg --only resampling", "a picture", "traces of scaling and rotation"
+            ),
+        ),
     ),
     System(
         "steganalysis",
@@ -303,6 +426,13 @@ SYSTEMS = (
         target="vestige.forensics.steganalysis:Steganalysis",
         kind="baseline",
         panel=True,
+        commands=(
+            Command(
+                "vestige find pictures/payload.png --only steganalysis",
+                "a picture",
+                "how full its least significant bits are",
+            ),
+        ),
     ),
     System(
         "panel",
@@ -310,5 +440,8 @@ SYSTEMS = (
         ("find",),
         target="vestige.core.panel:Panel",
         kind="baseline",
+        commands=(
+            Command("vestige find pictures", "pictures, clips and folders of them", "a verdict on each, in words"),
+        ),
     ),
 )

@@ -1,6 +1,6 @@
 """Protecting people and data, and measuring leaks."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
@@ -102,5 +102,12 @@ SYSTEMS = (
         venue="CVPR 2001",
         target="vestige.privacy.face_obscure:FaceObscure",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige erase photo.png --what faces --mode pixelate -o out/faceless.png",
+                "a photograph",
+                "the photograph with every face that was found pixelated",
+            ),
+        ),
     ),
 )

@@ -1,6 +1,6 @@
 """Bringing damaged pictures back."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
@@ -123,6 +123,20 @@ SYSTEMS = (
         venue="Journal of Graphics Tools 2004",
         target="vestige.restoration.inpaint:ClassicInpaint",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige restore pictures/covered.png --what holes --mask masks/covered.png --method inpaint_classic "
+                "-o out/filled.png",
+                "a picture and a mask, white where it is missing",
+                "the picture, filled from around",
+            ),
+            Command(
+                "vestige erase pictures/covered.png --what region --mask masks/covered.png --method inpaint_classic "
+                "-o out/erased.png",
+                "a picture and a mask, white where to erase",
+                "the picture without the region",
+            ),
+        ),
     ),
     System(
         "nlm",
@@ -132,6 +146,11 @@ SYSTEMS = (
         venue="CVPR 2005",
         target="vestige.restoration.denoise:NonLocalMeans",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige restore photo.png --method nlm -o out/denoised.png", "a noisy picture", "the picture denoised"
+            ),
+        ),
     ),
     System(
         "lanczos",
@@ -141,5 +160,12 @@ SYSTEMS = (
         venue="Journal of Applied Meteorology 1979",
         target="vestige.restoration.upscale:Lanczos",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige restore small.png --what size --scale 2 --method lanczos -o out/enlarged.png",
+                "a small picture",
+                "the picture enlarged",
+            ),
+        ),
     ),
 )
