@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -267,9 +266,6 @@ class DADM(NetworkExaminer):
     slug = "dadm"
     flagged = "The face looks like one that was presented to the camera: printed, on a screen, or a mask."
     clear = "The face looks like a live one, from its colours alone."
-
-    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 64) -> None:
-        super().__init__(network, weights=weights, side=side)
 
     @staticmethod
     def build(**settings: Any) -> DADMNet:

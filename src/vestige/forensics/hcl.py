@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -244,7 +243,7 @@ def hcl_loss(
 class HCL(NetworkExaminer):
     """Marks the corrupted region of a picture.
 
-    network: a trained `HCLNet`, by default the shipped one; side: a multiple of 32. The score is the log-odds of the
+    network: a trained `HCLNet`, by default the shipped one; side: a multiple of 32, 128 by default. The score is the log-odds of the
     judge for the cluster it holds to be corrupted.
 
     >>> HCL(HCLNet((8, 16, 32), (1, 1, 1)), side=32).detect(torch.rand(2, 3, 32, 32))[0].shape
@@ -252,13 +251,10 @@ class HCL(NetworkExaminer):
     """
 
     slug = "hcl"
-    shipped = True
+    usual_side = 128
     flagged = "A region is unlike the rest of the picture as something that covers it is; the map shows where."
     clear = "No region stands out as something that covers the picture."
     map_caption = "How likely each pixel is covered or lost."
-
-    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 128) -> None:
-        super().__init__(network, weights=weights, side=side)
 
     @staticmethod
     def build(**settings: Any) -> HCLNet:

@@ -1,4 +1,7 @@
-"""Weights of the learned examiners: one safetensors file each, with what is needed to rebuild the network."""
+"""Weights of the learned examiners: one safetensors file each, with what is needed to rebuild the network.
+
+They are the package's, or those that the finished run of a recipe left in the folder of runs, or the user names a file.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,31 @@ def save_network(path: Path, network: Any, slug: str, facts: Mapping[str, Any]) 
     write_model(path, network, {"examiner": slug, "settings": network.settings, "facts": dict(facts)})
 
 
+def default_weights(slug: str, recipe: str | None = None) -> Path | None:
+    """The package's weights of an examiner, else those of the finished run of its recipe; None without either.
+
+    recipe: what trains it, ``slug`` by default. Of several runs the first by name of variant and seed counts; only a
+    variant that is meant for use writes SLUG.safetensors.
+    """
+    from vestige.engines.runs import runs_root
+
+    shipped = WEIGHTS / f"{slug}.safetensors"
+    if shipped.is_file():
+        return shipped
+    found = sorted((runs_root() / _recipe(slug, recipe)).glob(f"*/*/{slug}.safetensors"))
+    return next((path for path in found if (path.parent / "metrics.json").is_file()), None)
+
+
+def _recipe(slug: str, recipe: str | None) -> str:
+    return (recipe or slug).rpartition("/")[2]
+
+
 def load_network(
     slug: str, build: Callable[..., N], path: str | Path | None = None, *, recipe: str | None = None
 ) -> tuple[N, dict[str, Any]]:
-    """(network in evaluation mode, facts) of a file written by `save_network`, by default the shipped one.
+    """(network in evaluation mode, facts) of a file written by `save_network`, by default that of `default_weights`.
 
-    build: takes the stored settings as keyword arguments. recipe: what trains it, ``forensics/SLUG`` by default.
+    build: takes the stored settings as keyword arguments. recipe: what trains it, ``slug`` by default.
     Raises InputError, naming the command that trains it, when the file is missing; InputError when it is damaged, of
     another system or another version.
     """
@@ -41,14 +63,12 @@ def load_network(
 
     from vestige.engines.run_state import load_trained
 
-    file = WEIGHTS / f"{slug}.safetensors" if path is None else Path(path)
-    command = f"vestige learn recipes/{recipe or f'forensics/{slug}'} --out FOLDER"
+    command = f"vestige learn {_recipe(slug, recipe)}"
+    file = default_weights(slug, recipe) if path is None else Path(path)
+    if file is None:
+        raise InputError(f"There is no trained network of {slug} here; '{command}' trains one.")
     if not file.is_file():
-        where = "are not installed" if path is None else f"are not at {file}"
-        raise InputError(
-            f"The weights of {slug} {where}; train them with: {command}, then copy {slug}.safetensors from there into "
-            "the weights folder of the package."
-        )
+        raise InputError(f"The weights of {slug} are not at {file}; '{command}' trains some.")
     try:
         with safe_open(str(file), "pt") as opened:
             metadata = opened.metadata() or {}

@@ -10,7 +10,6 @@ Source: Searching for the Fakes: Efficient Neural Architecture Search for Genera
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,13 +183,11 @@ class NasDFD(NetworkExaminer):
     """
 
     slug = "nas_dfd"
+    usual_side = 48
     flagged = (
         "The face has fine differences like those of the forgeries it learnt from; other processing can cause them."
     )
     clear = "The face has none of the differences of the forgeries it learnt from."
-
-    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 48) -> None:
-        super().__init__(network, weights=weights, side=side)
 
     @staticmethod
     def build(**settings: Any) -> nn.Module:

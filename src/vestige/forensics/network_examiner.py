@@ -1,4 +1,4 @@
-"""Examiners around a network that looks at the whole picture, scaled: shipped, or trained by whoever uses it."""
+"""Examiners around a network that looks at the whole picture, scaled: shipped, or trained by its recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import Finding
-from vestige.forensics.learned import WEIGHTS, load_network, stated
+from vestige.forensics.learned import default_weights, load_network, stated
 
 if TYPE_CHECKING:
     from vestige.core.subjects import ImageSubject
@@ -24,28 +24,29 @@ _FLAT = 2.0  # grey levels of standard deviation that a picture must have
 class NetworkExaminer:
     """Base of the examiners: brings a picture to the side its network takes and puts the answer into words.
 
-    network: a trained network. weights: a file that `save_network` wrote, instead. Without both a ``shipped`` examiner
-    takes the package's weights where they are there; one without a network does not apply to anything. side: the
-    picture is scaled to side×side.
+    network: a trained network. weights: a file that `save_network` wrote, instead. Without both, `default_weights` are
+    taken: the package's or those of the user's finished run; an examiner without a network does not apply to anything,
+    and says what trains one. side: the picture is scaled to side×side; 0 takes what the weights were trained at, else
+    ``usual_side``.
     """
 
     slug = ""
-    shipped = False
+    recipe = ""
+    usual_side = 64
     kind = "edit"
     flagged = ""
     clear = ""
     map_caption = ""
 
-    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 64) -> None:
-        if side < 16:
+    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 0) -> None:
+        if side and side < 16:
             raise UsageError(f"side is {side}; a picture is scaled to at least 16 pixels.")
-        self.side = side
         self.facts: Mapping[str, Any] = {}
-        if network is None and weights is None and self.shipped:
-            weights = WEIGHTS / f"{self.slug}.safetensors"
-            weights = weights if weights.is_file() else None
+        if network is None and weights is None:
+            weights = default_weights(self.slug, self.recipe or None)
         if network is None and weights is not None:
-            network, self.facts = load_network(self.slug, self.build, weights)
+            network, self.facts = load_network(self.slug, self.build, weights, recipe=self.recipe or None)
+        self.side = side or int(self.facts.get("side") or self.usual_side)
         self.network = network.eval() if network is not None else None
 
     @staticmethod
@@ -60,8 +61,12 @@ class NetworkExaminer:
     def needed(self) -> Any:
         """The network; raises UsageError when there is none."""
         if self.network is None:
-            raise UsageError(f"{self.slug} has no network; train one and pass it as network= or weights=.")
+            raise UsageError(self.lacking())
         return self.network
+
+    def lacking(self) -> str:
+        """What is said where there is no network, and what to do."""
+        return f"there is no trained network of {self.slug} here; 'vestige learn {self.recipe or self.slug}' trains one"
 
     @torch.no_grad()
     def score(self, images: Tensor, batch: int = 64) -> Tensor:
@@ -72,9 +77,7 @@ class NetworkExaminer:
     def find(self, subject: ImageSubject) -> Finding:
         """The score of the whole picture; does not apply without a network, to small and to flat pictures."""
         if self.network is None:
-            return Finding.not_applicable(
-                self.slug, self.kind, "this examiner has no trained network here; train one and hand it in."
-            )
+            return Finding.not_applicable(self.slug, self.kind, f"{self.lacking()}.")
         try:
             pixels = subject.stored
         except InputError as damage:

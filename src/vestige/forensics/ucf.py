@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -229,9 +228,6 @@ class UCF(NetworkExaminer):
     slug = "ucf"
     flagged = "The face has features that the forgeries it learnt from have in common; other processing can cause them."
     clear = "The face has none of the features that the forgeries it learnt from have in common."
-
-    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 64) -> None:
-        super().__init__(network, weights=weights, side=side)
 
     @staticmethod
     def build(**settings: Any) -> UCFNet:

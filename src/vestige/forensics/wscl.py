@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -203,12 +202,10 @@ class WSCL(NetworkExaminer):
     """
 
     slug = "wscl"
+    usual_side = 256
     flagged = "Some places of the picture do not belong with the rest, as after an edit; the map shows roughly where."
     clear = "The places of the picture belong together as in pictures without an edit."
     map_caption = "How likely each place was edited, roughly."
-
-    def __init__(self, network: nn.Module | None = None, *, weights: str | Path | None = None, side: int = 256) -> None:
-        super().__init__(network, weights=weights, side=side)
 
     @staticmethod
     def build(**settings: Any) -> WSCLNet:

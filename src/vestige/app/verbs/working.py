@@ -176,6 +176,10 @@ def constructor_options(cls: Any, work: Work) -> dict[str, Any]:
             known = ", ".join(plain) or "none"
             raise UsageError(f"{work.method} has no setting {name!r}; it has {known}.")
         found[name] = work.option(name, plain[name])
+    if work.model is not None:
+        if "weights" not in parameters:
+            raise UsageError(f"{work.method} takes no --model.")
+        found["weights"] = work.needed("model", "a file of weights")
     if "device" in parameters:
         found.setdefault("device", work.device)
     return found
