@@ -8,7 +8,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch.nn import functional as F
 
-from vestige.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet, TruForLite
+from vestige.bench.forensics.localisers import ManTraLite, MVSSLite, PlainUNet, TruForLite
 from vestige.core.errors import UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.claims.forensics.edit_baselines import GradCAM
+from vestige.bench.forensics.localisers import GradCAM
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject

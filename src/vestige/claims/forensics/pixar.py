@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.claims import ClaimContext, Evidence, claim
-from vestige.claims.forensics.edit_baselines import PlainUNet, TruForLite
+from vestige.bench.forensics.localisers import PlainUNet, TruForLite
 from vestige.core.errors import InputError
 from vestige.data.recolouring import saved
 from vestige.data.scene_edits import PRIMITIVES, edit_scenes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.claims import ClaimContext, Evidence, claim
-from vestige.claims.forensics.edit_baselines import ManTraLite, MVSSLite, PlainUNet
+from vestige.bench.forensics.localisers import ManTraLite, MVSSLite, PlainUNet
 from vestige.claims.forensics.edit_study import edited
 from vestige.data.distortions import distort
 from vestige.data.manipulated import Manipulated

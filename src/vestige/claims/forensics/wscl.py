@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vestige.claims import ClaimContext, Evidence, claim
-from vestige.claims.forensics.edit_baselines import GradCAM
+from vestige.bench.forensics.localisers import GradCAM
 from vestige.claims.forensics.edit_study import edited
 from vestige.data.manipulated import Manipulated
 from vestige.engines.fitting import fit, rows_of
