@@ -101,9 +101,12 @@ def erase(
     if working.has_tool("erase", method):
         work = {
             "method": method, "paths": tuple(paths), "out": out, "mask": mask, "prompt": prompt, "model": model,
-            "data": forget, "reference": reference, "build": build, "seed": seed, "device": device, "quiet": quiet,
+            "data": forget, "retain": retain, "test": test, "reference": reference, "build": build, "seed": seed,
+            "device": device, "quiet": quiet,
         }  # fmt: skip
-        raise typer.Exit(working.run("erase", work, None, set_ or (), json_))
+        code = working.offered("erase", work, None, set_ or (), json_)
+        if code is not None:
+            raise typer.Exit(code)
     if prompt or model:
         raise UsageError("--prompt and --model belong to --method SYSTEM.")
     if forget is None:
@@ -112,7 +115,7 @@ def erase(
         from vestige.app.verbs import editing
 
         raise typer.Exit(editing.erase_files(paths, out, what, mode, mask, method, quality, keep_metadata, quiet))
-    from vestige.app.forgetting.run import run as forgetting
+    from vestige.app.forgetting import run as forgetting
 
     if audit not in ("quick", "full"):
         raise UsageError(f"--audit is {audit!r}; choose quick or full.")
@@ -134,7 +137,7 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check a deletion certificate offline. Exit code 7: it was changed, or speaks of other files."""
-    from vestige.app.forgetting.run import run as forgetting
+    from vestige.app.forgetting import run as forgetting
 
     common(quiet, 0, "cpu")
     raise typer.Exit(forgetting.verify(certificate, before, after, requests, signer, quiet))

@@ -61,6 +61,7 @@ def mark(
     from vestige.app.verbs import marking, texts, working
 
     common(quiet, seed, device)
+    method = texts.method_for(paths, method)
     if working.has_tool("mark", method):
         for name, value in (("bits", bits), ("strength", strength)):
             if value is not None:
@@ -72,8 +73,6 @@ def mark(
         raise typer.Exit(working.run("mark", work, key, set_ or (), json_))
     if prompt or registry or user:
         raise UsageError("--prompt, --registry and --user belong to methods that mark generators (--method wouaf).")
-    if texts.are_texts(paths):
-        raise typer.Exit(texts.mark_texts(paths, out, message or bits, key, quiet))
     options = marking.options_of(method, set_ or (), strength, model, device)
     raise typer.Exit(
         marking.mark_files(paths, out, message, bits, key, method, options, quality, keep_metadata, quiet, mask)
@@ -98,6 +97,7 @@ def read(
     from vestige.app.verbs import marking, texts, users, working
 
     common(quiet, 0, device)
+    method = texts.method_for(paths, method)
     if registry is not None:
         raise typer.Exit(users.whose(paths, registry, model, rate, json_, quiet))
     if working.has_tool("read", method):
@@ -108,8 +108,6 @@ def read(
         raise typer.Exit(working.run("read", work, key, set_ or (), json_))
     if out or reference:
         raise UsageError("--out and --reference belong to methods that reveal pictures or scenes.")
-    if texts.are_texts(paths):
-        raise typer.Exit(texts.read_texts(paths, key, json_, quiet))
     options = marking.options_of(method, set_ or (), None, model, device)
     raise typer.Exit(marking.read_files(paths, key, method, json_, quiet, options))
 
