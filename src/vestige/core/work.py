@@ -8,6 +8,7 @@ verb. It takes a `Work` and returns a `Result`:
         before, after = work.picture(0), work.picture(1)
         return Result(figures=Pixar().measure(before.image, after.image))
 
+It may return None for inputs that the verb's ordinary way is for, before it has written anything.
 Everything that a `Work` gives is checked; what does not fit is refused in one sentence before anything is written.
 """
 
@@ -49,9 +50,9 @@ class Work:
     """The inputs of one command.
 
     verb, method: what was asked for. paths: the inputs in order. out: where to write, None where it was not given.
-    mask, prompt, model, data, reference: the options of these names, None (prompt: "") where not given. key: secret
-    bytes, the public key where none was given. options: NAME=VALUE pairs of ``--set``, still words. progress: wraps an
-    iterable to show how far it is.
+    mask, prompt, model, data, reference, retain, test: the options of these names, None (prompt: "") where not given;
+    data is also what ``erase --forget`` names. key: secret bytes, the public key where none was given. options:
+    NAME=VALUE pairs of ``--set``, still words.
     """
 
     verb: str
@@ -63,6 +64,8 @@ class Work:
     model: Path | None = None
     data: Path | None = None
     reference: Path | None = None
+    retain: Path | None = None
+    test: Path | None = None
     message: str | None = None
     key: bytes = b""
     options: Mapping[str, str] = field(default_factory=dict)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vestige.core import certificate
 from vestige.core.catalogue import System, systems
 from vestige.core.errors import OK, InputError, Interrupted, UsageError, VestigeError
@@ -123,64 +121,14 @@ def _beside(out: Path, name: str) -> Path:
 
 def _problem(request: Request) -> tuple[Classifier, ForgetProblem, Pictures]:
     """Read the model and the pictures; everything wrong with them is said here, before anything is computed."""
-    import torch
+    from vestige.unlearning.intake import read_request
 
-    from vestige.data.labelled import class_numbers, overlap, read_pictures, usual_side
-    from vestige.engines.forgetting.problem import ForgetProblem
-    from vestige.engines.forgetting.samples import Samples, joined
-    from vestige.engines.forgetting.train import usual_training
-    from vestige.nn.classifier import load_classifier
-
-    classifier = load_classifier(request.model, build=request.build)
-    side = request.size or classifier.size or usual_side(request.retain)
     paths = {"forget": request.forget, "retain": request.retain} | ({"test": request.test} if request.test else {})
-    sets = {name: read_pictures(path, side, f"reading {name}") for name, path in paths.items()}
-    for one, other in (("forget", "retain"), ("forget", "test"), ("retain", "test")):
-        if one in sets and other in sets and (twins := overlap(sets[one], sets[other])):
-            many = f"{len(twins)} pictures are" if len(twins) > 1 else "One picture is"
-            raise InputError(
-                f"{many} in both {paths[one]} and {paths[other]} ({twins[0][0]} and {twins[0][1]}, for one); take "
-                f"{'them' if len(twins) > 1 else 'it'} out of one."
-            )
-    with torch.no_grad():
-        try:
-            outputs = int(classifier.model(torch.zeros(2, 3, side, side)).shape[-1])
-        except Exception as error:  # code of any library
-            raise InputError(
-                f"{request.model} does not take pictures of {side} pixels ({' '.join(str(error).split())[:120]})."
-            ) from None
-    names = _names(request.classes) or classifier.classes
-    numbers, _ = class_numbers(sets, outputs, names)
-    samples = {
-        name: Samples(torch.from_numpy(one.images), torch.from_numpy(numbers[name])) for name, one in sets.items()
-    }
-    gone, kept = set(numbers["forget"].tolist()), set(numbers["retain"].tolist())
-    whole = not gone & kept
-    test = samples.get("test")
-    parts: dict[str, Any] = {}
-    if test is None:
-        raise UsageError(
-            "Give --test FOLDER with pictures the model was never trained on; the audit compares with them."
-        )
-    of_gone = torch.isin(test.labels, torch.tensor(sorted(gone)))
-    parts["test"] = test.take(~of_gone) if whole and bool(of_gone.any()) else test
-    parts["test_forget"] = test.take(of_gone) if whole and bool(of_gone.any()) else None
-    if len(parts["test"]) < 20 or len(sets["retain"]) < 20:
-        raise InputError("The retained and the test pictures of other classes must be at least 20 each.")
-    count = len(sets["forget"])
-    problem = ForgetProblem(
-        classifier.model.to(device_of(request.device)),
-        joined([samples["forget"], samples["retain"]]),
-        np.arange(count),
-        np.arange(count, count + len(sets["retain"])),
-        kind="class" if whole else "random",
-        classes=tuple(sorted(gone)) if whole else (),
-        training=usual_training(classifier.model),
-        augment="flip",
-        seed=request.seed,
-        **parts,
-    )
-    return classifier, problem, sets["forget"]
+    asked = read_request(
+        request.model, paths, build=request.build, size=request.size, classes=_names(request.classes),
+        device=request.device, seed=request.seed,
+    )  # fmt: skip
+    return asked.classifier, asked.problem, asked.pictures
 
 
 def _names(path: Path | None) -> tuple[str, ...]:

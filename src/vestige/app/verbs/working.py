@@ -49,21 +49,36 @@ def chosen(verb: str, method: str | None) -> System:
 
 def has_tool(verb: str, method: str | None) -> bool:
     """Whether the system carries out the verb by a function of its own."""
-    return method is not None and system(method).target is not None and system(method).tool(verb) is not None
+    entry = next((s for s in systems() if s.slug == method), None)
+    return entry is not None and entry.target is not None and entry.tool(verb) is not None
 
 
 def run(verb: str, work: Mapping[str, Any], key: Path | None, set_: Sequence[str], as_json: bool) -> int:
     """Carry out a verb and print what came of it. work: fields of `Work` besides verb, key and options."""
+    code = offered(verb, work, key, set_, as_json)
+    if code is not None:
+        return code
+    return _on_pictures(chosen(verb, work["method"]), _work(verb, work, key, set_))
+
+
+def _work(verb: str, work: Mapping[str, Any], key: Path | None, set_: Sequence[str]) -> Work:
+    return Work(verb=verb, key=api._key(key), options=pairs(set_), **work)
+
+
+def offered(verb: str, work: Mapping[str, Any], key: Path | None, set_: Sequence[str], as_json: bool) -> int | None:
+    """Offer the work to the system's own function; the exit code, or None where it has none or leaves these inputs to
+    the verb's ordinary way."""
     entry = chosen(verb, work["method"])
-    secret = api._key(key)
-    made = Work(verb=verb, key=secret, options=pairs(set_), **work)
+    made = _work(verb, work, key, set_)
     tool = entry.tool(verb)
     if tool is None:
-        return _on_pictures(entry, made)
+        return None
     try:
         result = tool(made)
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted; the same command does {entry.slug} again.") from None
+    if result is None:
+        return None
     if not isinstance(result, Result):
         raise TypeError(f"{entry.slug}: {verb} returned {type(result).__name__}, not a Result")
     made.settled()
