@@ -1,4 +1,4 @@
-# Two commands: `make run` shows what vestige does on the pictures in examples/, `make test` runs every check.
+# Two commands: `make run` shows what vestige does on the pictures of the starter kit, `make test` runs every check.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,8 +11,9 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: run test lint docs clean browser
 
 run: $(STAMP)
-	$(BIN)/python examples/make_examples.py out/examples
-	$(BIN)/vestige find out/examples --out out/report --fresh
+	rm -rf out/kit
+	$(BIN)/vestige starter out/kit
+	$(BIN)/vestige find out/kit/pictures --out out/report --fresh
 	@echo "Open out/report/report.html in a browser."
 
 test: $(STAMP) lint browser
@@ -25,6 +26,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/vestige systems --markdown > docs/SYSTEMS.md
+	$(BIN)/vestige systems --pages docs/systems
 
 # The report is tested in a real browser where one can be had; without one those tests say why they skip.
 browser:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 STATUSES = ("works", "built", "planned")
-OUTCOMES = ("shown", "not shown", "test bed too weak", "cannot be shown at this size")
+OUTCOMES = ("shown", "not shown", "test bed too weak", "cannot be shown at this size", "trained too briefly")
 
 
 @dataclass

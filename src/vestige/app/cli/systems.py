@@ -14,16 +14,19 @@ def systems(
     slug: Annotated[str | None, typer.Argument(help="Show one system.")] = None,
     wing: Annotated[str | None, typer.Option("--wing", help="Only this wing.")] = None,
     role: Annotated[str | None, typer.Option("--role", help="Only systems with this role.")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="planned, implemented or working.")] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="List reference methods and examiners too.")] = False,
+    status: Annotated[str | None, typer.Option("--status", help="works, built or planned.")] = None,
+    papers: Annotated[
+        bool, typer.Option("--papers", help="Published systems alone, without reference methods and default tools.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/SYSTEMS.md.")] = False,
+    pages: Annotated[Path | None, typer.Option("--pages", help="Write a page for each built system here.")] = None,
     json_: Json = False,
     results: Results = None,
 ) -> None:
-    """List the systems with wing, role and status."""
+    """What works today, by verb; with a name, everything about one system: commands, weights, claims and figures."""
     from vestige.app.verbs import listing
 
-    raise typer.Exit(listing.run(slug, wing, role, status, baselines, markdown, json_, results))
+    raise typer.Exit(listing.run(slug, wing, role, status, papers, markdown, pages, json_, results))
 
 
 def claims(

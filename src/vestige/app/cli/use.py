@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -113,8 +113,9 @@ def _use(verb: str, given: dict[str, object]) -> None:
     assert isinstance(device, str)
     common(quiet, seed, device)
     key, set_, as_json = given.pop("key"), given.pop("set_"), given.pop("json_")
-    work = {**given, "paths": tuple(given["paths"] or ())}  # type: ignore[call-overload]
-    raise typer.Exit(working.run(verb, work, key, set_ or (), bool(as_json)))  # type: ignore[arg-type]
+    work: dict[str, Any] = {**given, "paths": tuple(cast(list[Path], given["paths"] or []))}
+    names = cast(list[str], set_ or [])
+    raise typer.Exit(working.run(verb, work, cast(Path | None, key), names, bool(as_json)))
 
 
 def starter(

@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vestige.bench.store import ClaimResult, record, results_root
-from vestige.claims import ClaimContext, claims_of
-from vestige.core.catalogue import system, systems
+from vestige.claims import ClaimContext, claims_of, missing_runs, needs_of, runs_needed
+from vestige.core.catalogue import System, system, systems
 from vestige.core.errors import INTERNAL, OK, Interrupted, UsageError
 from vestige.data.packs import find_data_root
+
+if TYPE_CHECKING:
+    from vestige.engines.runs import Run
 
 
 def run(
@@ -21,7 +25,8 @@ def run(
 ) -> int:  # fmt: skip
     """Run claims and record them; exit code 1 when one does not hold.
 
-    Runs on other data (``data``) or on fewer pictures (``limit``) are printed and recorded only under ``results``.
+    Only whole runs on the declared data are records: runs on other data (``data``) are printed, and recorded where
+    ``results`` says; trial runs on fewer pictures (``limit``) are never recorded.
     """
     from vestige.app.jobs.batch import default_jobs
 
@@ -34,12 +39,25 @@ def run(
     root, default = results_root(results), find_data_root()
     if data is not None and default is not None and data.resolve() == default.resolve():
         data = None  # naming the default folder changes nothing
-    keep = results is not None or (data is None and not limit)
+    if limit and results is not None:
+        raise UsageError("A run with --limit is a trial and is never a record; leave --results or --limit out.")
+    keep = not limit and (results is not None or data is None)
     context = ClaimContext(data or default, seed, jobs or default_jobs(), limit)
     if not keep and not quiet:
-        print("Not recorded (other data or --limit); give --results FOLDER to keep it.", file=sys.stderr)
+        why = "a trial run with --limit" if limit else "other data; give --results FOLDER to keep it"
+        print(f"Not recorded ({why}).", file=sys.stderr)
     outcomes: dict[str, list[ClaimResult]] = {}
+    absent = {entry.slug: missing_runs(entry.slug) for entry in entries}
+    if slugs and any(absent.values()):
+        slug, lack = next((s, m) for s, m in absent.items() if m)
+        raise UsageError(
+            f"The claims of {slug} lack {len(lack)} finished runs ({'/'.join(map(str, lack[0]))} for one); "
+            f"'vestige learn {slug} --for-claims' makes them."
+        )
     for entry in entries:
+        if absent[entry.slug]:
+            print(f"{entry.slug}: left out, {len(absent[entry.slug])} of its runs are missing.", file=sys.stderr)
+            continue
         outcomes[entry.slug] = []
         for claim in claims_of(entry):
             try:
@@ -50,11 +68,32 @@ def run(
             if not quiet and not as_json:
                 _print(entry.slug, result)
         if keep:
-            described = f"first {limit} pictures" if limit else "packs of the data folder" if context.data else "none"
-            record(root, entry.slug, outcomes[entry.slug], seed=seed, data=described)
+            described = "packs of the data folder" if context.data else "none"
+            used = _behind(entry, context)
+            _not_before_its_time(outcomes[entry.slug], used)
+            record(root, entry.slug, outcomes[entry.slug], seed=seed, data=described, runs=used)
+        context.used.clear()
     if as_json:
         print(json.dumps({s: [asdict(r) for r in rs] for s, rs in outcomes.items()}, indent=2))
     return OK if all(r.holds for rs in outcomes.values() for r in rs) else INTERNAL
+
+
+def _behind(entry: System, context: ClaimContext) -> list[Run]:
+    """The runs that a system's claims rest on: those that were loaded, and all that it declares."""
+    for run in runs_needed(needs_of(entry)):
+        context.run(*run)
+    return list(context.used.values())
+
+
+def _not_before_its_time(results: list[ClaimResult], runs: Sequence[Run]) -> None:
+    """No claim is judged on a run whose curve still rises and that had less than half an hour."""
+    early = [run for run in runs if not run.fair()[0]]
+    if early:
+        run = early[0]
+        why = f"{run.recipe}/{run.variant}/{run.seed}: {run.fair()[1]}"
+        for result in results:
+            result.holds, result.outcome = False, "trained too briefly"
+            result.note = "; ".join(filter(None, (result.note, why)))
 
 
 def _print(slug: str, result: ClaimResult) -> None:
@@ -64,7 +103,7 @@ def _print(slug: str, result: ClaimResult) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a pipe has no width to fit
-    verdict = "holds" if result.holds else "DOES NOT HOLD"
+    verdict = ("headline " if result.headline else "") + result.outcome.upper()
     console.print(f"{slug}: {result.text}: {verdict} ({result.seconds:.0f} s)", markup=False, highlight=False)
     if result.table:
         table = Table(box=None, header_style="bold")
