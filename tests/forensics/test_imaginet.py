@@ -156,7 +156,7 @@ def test_training_changes_the_encoder_and_calibration_does_not(made, step):
     learnt = detector.encoder.backbone.conv1.weight.detach().clone()
     assert (learnt != first).any()
     judge, statistics = detector.judge[1].weight.detach().clone(), detector.encoder.backbone.bn1.running_mean.clone()
-    Calibrator(2, batch_size=8).fit(detector, made, crop=24)
+    Calibrator(2, batch_size=8).fit(detector, contrast_batches(made, 8, crop=24))
     torch.testing.assert_close(detector.encoder.backbone.conv1.weight, learnt, rtol=0, atol=0)
     assert (detector.judge[1].weight != judge).any()
     assert (detector.encoder.backbone.bn1.running_mean != statistics).any()

@@ -19,13 +19,11 @@ from vestige.core.runtime import device as device_of
 from vestige.core.runtime import rng
 from vestige.data.distortions import distort
 from vestige.engines.train import Batch, TrainConfig, Trainer
-from vestige.forensics.learned import load_network
+from vestige.forensics.learned import load_network, stated
 
 if TYPE_CHECKING:
     from vestige.core.subjects import ImageSubject
 
-#: What trains the detectors.
-RECIPE = "forensics/generated_image"
 #: Standard deviation in grey levels that a square must have to be looked at.
 _FLAT = 2.0
 
@@ -158,7 +156,7 @@ def squares_of(subject: ImageSubject, side: int, count: int) -> tuple[np.ndarray
 class GeneratedExaminer:
     """An examiner around a `TraceDetector`: the mean logit over squares of the picture at its own resolution.
 
-    weights: a file that recipes/forensics/generated_image wrote, by default the shipped one. network: a trained network
+    weights: a file that its recipe wrote, by default the package's or that of the finished run. network: one to use
     instead. side, count: of the squares, see `windows`. draws: how often networks that sample are asked.
     The weights are read at first use; InputError, with the command that trains them, is raised when there are none.
     """
@@ -166,8 +164,6 @@ class GeneratedExaminer:
     slug = ""
     kind = "generated"
     found = "has the traces that generators leave"
-    #: What trains it; `RECIPE` with the slug as its detector when empty.
-    recipe = ""
 
     def __init__(
         self, weights: str | Path | None = None, *, network: TraceDetector | None = None, side: int = 64,
@@ -183,8 +179,7 @@ class GeneratedExaminer:
     @property
     def network(self) -> TraceDetector:
         if self._network is None:
-            recipe = self.recipe or f"{RECIPE} --set detector={self.slug}"
-            network, self.facts = load_network(self.slug, self.build, self._weights, recipe=recipe)
+            network, self.facts = load_network(self.slug, self.build, self._weights)
             self._network = network.to(device_of(self._device))
         return self._network
 
@@ -227,6 +222,7 @@ class GeneratedExaminer:
             f"The texture {self.found}; detectors of this kind know the generators they learnt from and their like, "
             "and processing can imitate or hide such traces.",
             "No trace of the generators it learnt from; others may leave none that it knows.",
+            **stated(self.facts, float(values.mean())),
             evidence=(
                 f"mean score of {len(values)} squares of {self.side} pixels: {values.mean():.2f}, from "
                 f"{values.min():.2f} to {values.max():.2f}",

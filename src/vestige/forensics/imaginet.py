@@ -30,6 +30,7 @@ from vestige.forensics.generated import GeneratedExaminer, TraceDetector
 from vestige.nn.resnet import ResNet, ResNetConfig
 
 D = TypeVar("D", bound=TraceDetector)
+Batches = Callable[[int, torch.Generator], dict[str, Tensor]]
 
 
 def selfcon_loss(z: Tensor, labels: Tensor, t: float = 0.07) -> Tensor:
@@ -150,9 +151,7 @@ class SocialNetwork:
         return found
 
 
-def contrast_batches(
-    made: ContentSet, batch_size: int, *, crop: int = 40
-) -> Callable[[int, torch.Generator], dict[str, Tensor]]:
+def contrast_batches(made: ContentSet, batch_size: int, *, crop: int = 40) -> Batches:
     """Batches for `SelfConDetector.loss`: half generated; half of the pictures through `SocialNetwork`; cut, turned.
 
     Raises UsageError without pictures of both origins.
@@ -190,6 +189,13 @@ def contrast_step(model: nn.Module, batch: Batch, generator: torch.Generator) ->
     return {"loss": model.loss(batch)}
 
 
+def views_step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """Supervised contrast of the last stage alone, of every picture and of itself turned: the other baseline."""
+    assert isinstance(model, SelfConDetector)
+    views = [model.encoder(x)[:, 1] for x in (batch["images"], batch["images"].rot90(1, (2, 3)))]
+    return {"loss": selfcon_loss(torch.stack(views, 1), batch["labels"])}
+
+
 def entropy_step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
     """One update's loss by plain cross-entropy through the judge: the baseline, and what calibrates the judge."""
     logits = model(batch["images"]).float()
@@ -204,11 +210,11 @@ class Calibrator:
             steps=steps, batch_size=batch_size, lr=lr, betas=(0.9, 0.99), weight_decay=1e-3, seed=seed
         )
 
-    def fit(self, detector: SelfConDetector, made: ContentSet, *, crop: int = 40) -> SelfConDetector:
-        """The detector in evaluation mode; it is changed in place."""
+    def fit(self, detector: SelfConDetector, batches: Batches) -> SelfConDetector:
+        """The detector in evaluation mode, changed in place. batches: as of `contrast_batches`."""
         for parameter in detector.encoder.parameters():
             parameter.requires_grad_(False)
-        train(detector, contrast_batches(made, self.config.batch_size, crop=crop), entropy_step, self.config)
+        train(detector, batches, entropy_step, self.config)
         return detector.requires_grad_(True).eval()
 
 
@@ -229,7 +235,6 @@ class ImagiNet(GeneratedExaminer):
 
     slug = "imaginet"
     found = "is like that of the generators which the encoder learnt to hold together"
-    recipe = "forensics/imaginet"
 
     @staticmethod
     def build(**settings: Any) -> SelfConDetector:
