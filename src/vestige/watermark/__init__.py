@@ -1,15 +1,40 @@
 """Marks that survive, and the attacks that remove them."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
         "maskmark",
         "MaskMark-D and MaskMark-ED (MaskWM in the final version)",
-        ("mark", "find"),
+        ("mark", "find", "learn"),
         title="Mask Image Watermarking",
         venue="NeurIPS 2025 (arXiv 2504.12739)",
         target="vestige.watermark.maskmark:MaskMark",
+        commands=(
+            Command(
+                "vestige mark photo.png --method maskmark -m hello -k kit.key -o out/maskmark.png",
+                "pictures; --mask keeps the mark to a region",
+                "marked pictures",
+            ),
+            Command(
+                "vestige read out/maskmark.png --method maskmark -k kit.key",
+                "pictures",
+                "the message, or that there is none",
+            ),
+            Command(
+                "vestige find out/maskmark.png --only maskmark --out out/maskmark-report",
+                "pictures",
+                "a report with a map of where the mark is",
+            ),
+            Command(
+                "vestige learn maskmark",
+                "photographs of the data packs, or rendered scenes without them",
+                "maskmark.safetensors, for --model",
+                quick="--set steps=2 --set limit=16 --set held=2 --set batch_size=4 --set segments=4 --set validate_every=0",
+            ),
+        ),
+        network="shipped",
+        weights=("maskmark",),
     ),
     System(
         "keyss",
@@ -18,6 +43,24 @@ SYSTEMS = (
         title="All That Glitters Is Not Gold: Key-Secured 3D Secrets within 3D Gaussian Splatting",
         venue="ICLR 2026 (arXiv 2503.07191)",
         target="vestige.watermark.keyss:KeySS",
+        commands=(
+            Command(
+                "vestige mark cover.ply --method keyss --reference secret.ply -k kit.key -o out/published.ply",
+                "two scenes of 3D Gaussians (standard .ply), to show and to hide",
+                "the scene to publish and its decoder, published.safetensors",
+                quick="--set steps=20",
+            ),
+            Command(
+                "vestige read out/published.ply --method keyss --model out/published.safetensors -k kit.key -o out/opened.ply",
+                "a published scene, its decoder and the key",
+                "the scene that the key opens (.ply), or views of it (.png)",
+            ),
+            Command(
+                "vestige measure cover.ply out/published.ply --method keyss",
+                "two scenes",
+                "distances of their statistics",
+            ),
+        ),
     ),
     System(
         "robust_limits",
@@ -30,10 +73,34 @@ SYSTEMS = (
     System(
         "vine",
         "VINE (VINE-B, VINE-R) and W-Bench",
-        ("mark", "measure"),
+        ("mark", "measure", "learn"),
         title="Robust Watermarking Using Generative Priors Against Image Editing: From Benchmarking to Advances",
         venue="ICLR 2025 (arXiv 2410.18775)",
         target="vestige.watermark.vine:Vine",
+        commands=(
+            Command(
+                "vestige mark photo.png --method vine -m hello -k kit.key -o out/vine.png",
+                "pictures",
+                "marked pictures",
+            ),
+            Command(
+                "vestige read out/vine.png --method vine -k kit.key", "pictures", "the message, or that there is none"
+            ),
+            Command(
+                "vestige measure pictures --method vine --set mark=vine",
+                "a folder of pictures and the name of any marker",
+                "a row for every edit: marked pictures found, bits read, bands of frequencies left",
+                quick="--set count=4 --set side=64",
+            ),
+            Command(
+                "vestige learn vine",
+                "photographs of the data packs, or rendered scenes without them",
+                "vine.safetensors, for --model",
+                quick="--set steps=2 --set limit=16 --set held=2 --set batch_size=4 --set validate_every=0",
+            ),
+        ),
+        network="shipped",
+        weights=("vine",),
     ),
     System(
         "distortion_free_text",
@@ -72,26 +139,101 @@ SYSTEMS = (
     System(
         "wouaf",
         "WOUAF: per-user weight modulation of the image decoder",
-        ("mark", "find"),
+        ("mark", "find", "learn"),
         title="WOUAF: Weight Modulation for User Attribution and Fingerprinting in Text-to-Image Diffusion Models",
         venue="CVPR 2024 (arXiv 2306.04744)",
         target="vestige.watermark.wouaf:Wouaf",
+        commands=(
+            Command(
+                "vestige mark vae --method wouaf --user ada --registry out/users.json -k kit.key -o out/ada",
+                "a diffusers folder (pipeline or autoencoder), a user's name, the file of users",
+                "the user's copy of the folder, the file of users, and ada-picture.png drawn through the copy",
+            ),
+            Command(
+                "vestige read out/ada-picture.png --registry out/users.json --rate 0.05",
+                "pictures and the file of users",
+                "whose copy made them, or that nobody can be named",
+            ),
+            Command(
+                "vestige find out/ada-picture.png --only wouaf --reference out/users.json",
+                "pictures and the file of users",
+                "a row for every picture: the nearest user and the chance of such agreement",
+            ),
+            Command(
+                "vestige learn wouaf",
+                "an autoencoder (--set vae=FOLDER) and photographs or rendered scenes",
+                "wouaf.safetensors, for --model",
+                quick="--set steps=2 --set pictures=16 --set batch_size=4 --set limit=8 --set held=2 --set validate_every=0",
+            ),
+        ),
+        network="shipped",
+        weights=("wouaf",),
     ),
     System(
         "safe_sd",
         "Safe-SD: graphical watermark injected during generation, triggered by text",
-        ("mark", "find"),
+        ("mark", "find", "learn"),
         title="Safe-SD: Safe and Traceable Stable Diffusion with Text Prompt Trigger for Invisible Generative Watermarking",
         venue="ACM MM 2024 (arXiv 2407.13188)",
         target="vestige.watermark.safe_sd:SafeSD",
+        commands=(
+            Command(
+                'vestige mark logo.png --method safe_sd --prompt "a red ball on sand, signed" -k kit.key -o out/signed.png',
+                "a black-and-white mark, and a prompt with a trigger word",
+                "a picture for the prompt that hides the mark",
+            ),
+            Command(
+                "vestige read out/signed.png --method safe_sd --reference logo.png -k kit.key -o out/revealed.png",
+                "a picture, the mark it may hide, and the key",
+                "whether it is there, and what the key shows",
+            ),
+            Command(
+                "vestige find out/signed.png --only safe_sd --reference logo.png -k kit.key",
+                "a picture, the mark it may hide, and the key",
+                "the correlation with the mark, and its threshold",
+            ),
+            Command(
+                "vestige learn safe_sd",
+                "rendered scenes, which it draws itself",
+                "the folder safe_sd, for --model",
+                quick="--set steps=4 --set scenes=16 --set held=4 --set batch_size=4 --set validate_every=0",
+            ),
+        ),
+        network="shipped",
+        weights=("safe_sd",),
     ),
     System(
         "screenmark",
         "ScreenMark: watermark for anything shown on a screen",
-        ("mark",),
+        ("mark", "generate", "learn"),
         title="ScreenMark: Watermarking Arbitrary Visual Content on Screen",
         venue="AAAI 2025 (arXiv 2409.03487)",
         target="vestige.watermark.screenmark:ScreenMark",
+        commands=(
+            Command(
+                "vestige make --method screenmark -m hello -k kit.key -o out/overlay.png",
+                "a message and a key",
+                "the overlay, a .png with transparency to tile over a screen",
+            ),
+            Command(
+                "vestige mark pictures/untouched-flower.jpg --method screenmark -m hello -k kit.key -o out/screen.png",
+                "pictures of screens",
+                "the same with the overlay",
+            ),
+            Command(
+                "vestige read out/screen.png --method screenmark -k kit.key",
+                "screenshots",
+                "the message, or that there is none",
+            ),
+            Command(
+                "vestige learn screenmark",
+                "photographs of the data packs, or rendered scenes without them",
+                "screenmark.safetensors, for --model",
+                quick="--set steps=2 --set limit=16 --set held=2 --set batch_size=4 --set screens=4 --set validate_every=0",
+            ),
+        ),
+        network="shipped",
+        weights=("screenmark",),
     ),
     System(
         "copyrightmeter",
@@ -125,6 +267,33 @@ SYSTEMS = (
         venue="IEEE TIP 1997",
         target="vestige.watermark.spread_spectrum:SpreadSpectrum",
         kind="baseline",
+        commands=(
+            Command("vestige mark photo.png -m vestige -k kit.key -o out/marked.png", "pictures", "marked pictures"),
+            Command("vestige read pictures/marked.jpg -k kit.key", "pictures", "the message, or that there is none"),
+        ),
+    ),
+    System(
+        "hidden",
+        "HiDDeN: convolutions that hide bits and read them",
+        ("mark", "learn"),
+        title="HiDDeN: Hiding Data with Deep Networks",
+        venue="ECCV 2018",
+        target="vestige.watermark.hidden:Hidden",
+        kind="baseline",
+        commands=(
+            Command(
+                "vestige learn hidden -o out/hidden",
+                "photographs of the data packs, or rendered scenes without them",
+                "out/hidden/hidden.safetensors, for --model",
+                quick="--set steps=2 --set limit=16 --set held=2 --set batch_size=4 --set validate_every=0",
+            ),
+            Command(
+                "vestige mark photo.png --method hidden --model out/hidden/hidden.safetensors -m hello -k kit.key -o out/hidden.png",
+                "pictures and the trained network",
+                "marked pictures, which 'vestige read --method hidden --model' reads",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "dwt_dct_svd",
@@ -134,6 +303,18 @@ SYSTEMS = (
         venue="classical",
         target="vestige.watermark.dwt_dct_svd:DwtDctSvd",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige mark photo.png --method dwt_dct_svd -m vestige -k kit.key -o out/dwt-dct-svd.png",
+                "pictures of at least 192 pixels a side",
+                "marked pictures",
+            ),
+            Command(
+                "vestige read out/dwt-dct-svd.png --method dwt_dct_svd -k kit.key",
+                "pictures",
+                "the message, or that there is none",
+            ),
+        ),
     ),
     System(
         "find_mark",
@@ -143,6 +324,13 @@ SYSTEMS = (
         kind="baseline",
         panel=True,
         frames=True,
+        commands=(
+            Command(
+                "vestige find pictures/marked.jpg --only find_mark --key kit.key",
+                "pictures and keys",
+                "whether a mark of one of the keys is there, and what it says",
+            ),
+        ),
     ),
     System(
         "green_list",
@@ -170,5 +358,18 @@ SYSTEMS = (
         venue="ICCV 2023",
         target="vestige.watermark.stable_signature:StableSignature",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige mark vae --method stable_signature -k kit.key -o out/signature",
+                "a diffusers folder (pipeline or autoencoder); a folder of pictures to tune on, if wanted",
+                "a copy whose decoder writes the key's message into every picture",
+                quick="--set steps=2",
+            ),
+            Command(
+                "vestige make small.png --method stable_signature --model out/signature -o out/signature.png",
+                "a picture and the copy",
+                "the picture drawn by the copy's decoder",
+            ),
+        ),
     ),
 )

@@ -39,6 +39,7 @@ from vestige.core.runtime import device as device_of
 from vestige.core.runtime import rng
 from vestige.engines.marking.model import EmbedderReader, load_marker
 from vestige.engines.marking.residual import embed_at_native, read_at_native
+from vestige.engines.runs import run_folder
 from vestige.watermark.payload import TAG_BITS, PayloadCode, pack, unpack
 from vestige.watermark.pictures import checked
 
@@ -267,17 +268,30 @@ def reading_of(code: BitCode, attempts: list[np.ndarray], details: dict[str, Any
 def load_weights(
     slug: str, build: Callable[..., EmbedderReader], path: str | Path | None = None
 ) -> tuple[EmbedderReader, dict[str, Any]]:
-    """The network of a weights file, by default the shipped one, and the facts recorded with it.
+    """The network of a weights file and the facts recorded with it; by default the shipped one, else that of the
+    finished run in the folder of runs.
 
-    Raises InputError with the recipe to run when it is missing, or when it is damaged or of another system.
+    Raises InputError with the command that trains it when it is missing, or when it is damaged or of another system.
     """
-    file = WEIGHTS / f"{slug}.safetensors" if path is None else Path(path)
-    if path is None and not file.is_file():
+    return load_marker(weights_file(slug) if path is None else Path(path), slug, build)
+
+
+def weights_file(slug: str) -> Path:
+    """Where the trained network of a mark is: in the package, else in the finished run of its recipe.
+
+    Raises InputError, naming the command that trains it, when it is in neither.
+    """
+    file = WEIGHTS / f"{slug}.safetensors"
+    if not file.is_file():
+        from vestige.engines.recipe import load_recipe
+
+        file = run_folder(slug, load_recipe(slug).default, 0) / f"{slug}.safetensors"
+    if not file.is_file():
         raise InputError(
-            f"The weights of {slug} are not installed; train them with: vestige learn recipes/watermark/{slug} --out "
-            f"FOLDER, then copy {slug}.safetensors from there into the weights folder of the package."
+            f"The network of {slug} is not installed; train it with 'vestige learn {slug}', or name its file with "
+            "--model."
         )
-    return load_marker(file, slug, build)
+    return file
 
 
 def as_tensor(images: np.ndarray) -> torch.Tensor:

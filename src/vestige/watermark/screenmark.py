@@ -100,6 +100,14 @@ class ScreenMark(LearnedMark):
         colour = np.floor(255 * tile + 0.5).astype(np.uint8)
         return np.concatenate([colour, np.full_like(colour[:1], round(255 * self.alpha))])
 
+    def keyed_overlay(self, payload: str | np.ndarray, key: bytes) -> np.ndarray:
+        """RGBA uint8 4×h×w of a keyed payload, to be tiled over a screen from its corner; raises as `mark`."""
+        rows, columns = self._zones
+        raw = BitCode(key, rows * columns * self.bits).encode(payload).reshape(rows, columns, self.bits)
+        if rows * columns == 1:
+            return self.overlay(raw[0, 0])
+        return np.block([[np.tile(self.overlay(part), (1, _ZONE, _ZONE)) for part in row] for row in raw])
+
     def mark(
         self, images: np.ndarray, payload: str | np.ndarray, key: bytes, masks: np.ndarray | None = None
     ) -> np.ndarray:
@@ -109,10 +117,7 @@ class ScreenMark(LearnedMark):
         UsageError when the payload does not fit or shapes do not, InputError for samples that are not finite.
         """
         x = as_tensor(images).numpy()
-        rows, columns = self._zones
-        raw = BitCode(key, rows * columns * self.bits).encode(payload).reshape(rows, columns, self.bits)
-        zones = [[np.tile(self.overlay(part), (1, _ZONE, _ZONE)) for part in row] for row in raw]
-        marked = composite(x, zones[0][0][:, : self.net.size] if rows * columns == 1 else np.block(zones))
+        marked = composite(x, self.keyed_overlay(payload, key))
         if masks is None:
             return marked
         if masks.dtype != bool or masks.shape != (len(x), 1, *x.shape[2:]):

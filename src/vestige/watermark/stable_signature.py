@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.core.errors import UsageError
+from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
-from vestige.engines.marking.model import straight_clamp
+from vestige.data.scenes import render_pack
+from vestige.engines.marking.model import load_marker, straight_clamp
 from vestige.engines.optim import learning_rate, make_optimizer, set_lr
 from vestige.nn.features import load_feature_net
 from vestige.nn.vae import decode, encode
-from vestige.watermark.learned import as_tensor
-from vestige.watermark.wouaf import Wouaf, image_distance
+from vestige.watermark.hidden import HiddenNet
+from vestige.watermark.learned import as_tensor, load_weights
+from vestige.watermark.wouaf import Wouaf, WouafNet, image_distance
 
 #: Pictures N×3×H×W in [0, 1] -> logits N×L, above 0 for a one.
 Extractor = Callable[[Tensor], Tensor]
@@ -51,6 +54,24 @@ def whitened(extractor: Extractor, images: Tensor) -> Extractor:
     root = (vectors * values.clamp_min(1e-3 * float(values.max())).rsqrt()) @ vectors.T
     matrix, mean = root.float(), soft.mean(0).float()
     return lambda x: (extractor(x).float() - mean) @ matrix
+
+
+def shipped_extractor(weights: str | Path | None = None) -> tuple[Extractor, int]:
+    """A frozen reader, whitened on rendered scenes, and the size of the pictures it reads.
+
+    weights: of HiDDeN, as in the paper, or of WOUAF, whose shipped reader is the default. Raises InputError for others.
+    """
+    net: Any = None
+    for slug, build in (("hidden", HiddenNet), ("wouaf", WouafNet)):
+        try:
+            net, _ = load_marker(weights, slug, build) if weights is not None else load_weights("wouaf", WouafNet)
+            break
+        except InputError:
+            if weights is None or slug == "wouaf":
+                raise
+    net = net.eval().requires_grad_(False)
+    pictures = torch.from_numpy(render_pack(4 * net.bits + 64, net.size, 90).images).float() / 255
+    return whitened(lambda x: net.read(x).soft, pictures), int(net.size)
 
 
 class StableSignature:
@@ -89,6 +110,11 @@ class StableSignature:
         self.image_weight, self.pixels = image_weight, pixels
         self._extractor = extractor
 
+    @torch.no_grad()
+    def length(self, pictures: Tensor) -> int:
+        """Bits of a message: as many as the extractor reads."""
+        return int(self.extractor(pictures[:1]).shape[1])
+
     @property
     def extractor(self) -> Extractor:
         """The frozen reader; raises InputError when it is the shipped one and that is not installed."""
@@ -108,8 +134,7 @@ class StableSignature:
         tuned = copy.deepcopy(frozen)
         tuned.decoder.requires_grad_(True)
         extractor = self.extractor
-        with torch.no_grad():
-            length = extractor(pictures[:1]).shape[1]
+        length = self.length(pictures)
         word = torch.from_numpy(np.asarray(bits).astype(np.float32))
         if word.shape != (length,):
             raise UsageError(f"The extractor reads {length} bits, the message has shape {tuple(word.shape)}.")

@@ -295,7 +295,7 @@ class Wouaf:
         vae = self.stamp(bits, load_autoencoder(source))
         inside = autoencoder_folder(source).relative_to(source)
         with folder_atomic(out) as copied:
-            shutil.copytree(source, copied, ignore=_weights_in(source / inside), dirs_exist_ok=True)
+            shutil.copytree(source, copied, ignore=without_weights(source / inside), dirs_exist_ok=True)
             vae.save_pretrained(copied / inside, safe_serialization=True)
         return out
 
@@ -349,7 +349,7 @@ def _same_latents(vae: Any, other: Any) -> bool:
     )
 
 
-def _weights_in(place: Path) -> Any:
+def without_weights(place: Path) -> Any:
     """A filter for copytree that leaves out the weight files of one folder."""
 
     def ignored(folder: str, names: list[str]) -> list[str]:

@@ -46,6 +46,7 @@ def mark(
     mask: Mask = None,
     prompt: Prompt = "",
     model: Model = None,
+    reference: Reference = None,
     registry: Registry = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="Whose copy of a generator it is.")] = None,
     set_: Set = None,
@@ -68,11 +69,14 @@ def mark(
                 set_ = [*(set_ or ()), f"{name}={value}"]
         work = {
             "method": method, "paths": tuple(paths), "out": out, "mask": mask, "prompt": prompt, "model": model,
-            "reference": registry, "message": user or message, "seed": seed, "device": device, "quiet": quiet,
+            "reference": registry or reference, "message": user or message, "seed": seed, "device": device,
+            "quiet": quiet,
         }  # fmt: skip
         raise typer.Exit(working.run("mark", work, key, set_ or (), json_))
-    if prompt or registry or user:
-        raise UsageError("--prompt, --registry and --user belong to methods that mark generators (--method wouaf).")
+    if prompt or registry or user or reference:
+        raise UsageError(
+            "--prompt, --registry, --user and --reference belong to methods that mark generators or scenes (--method)."
+        )
     options = marking.options_of(method, set_ or (), strength, model, device)
     raise typer.Exit(
         marking.mark_files(paths, out, message, bits, key, method, options, quality, keep_metadata, quiet, mask)

@@ -188,14 +188,17 @@ def attempt(
     return Trial(images, bits, masks, embedded, attacked, moved, reading, images.new_zeros(()))
 
 
-def training_pictures(size: int, *, source: int = 256, limit: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def training_pictures(
+    size: int, *, source: int = 256, limit: int = 0, seed: int = 0, held: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Photographs to train and test marks on: uint8 N×3×source×source and M×3×size×size, from different pictures.
 
     The data pack "photos" where it is, otherwise rendered scenes of twice the mark's size. limit: pictures in all.
+    held: most pictures to test on, 0 for all.
     """
     if has_pack("photos"):
         train = named_pack("photos", "train", size=max(source, size), limit=limit or None).images
-        return train, named_pack("photos", "val", size=size, limit=limit or None).images
+        return train, named_pack("photos", "val", size=size, limit=held or limit or None).images
     count = limit or 600
     drawn = render_pack(count, 2 * size, seed).images
-    return drawn, render_pack(max(16, count // 8), size, seed + 1).images
+    return drawn, render_pack(held or max(16, count // 8), size, seed + 1).images

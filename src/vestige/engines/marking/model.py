@@ -121,7 +121,7 @@ def load_marker(
         if not isinstance(settings, dict) or not isinstance(facts, dict):
             raise ValueError("settings")
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; train it with: vestige learn recipes/watermark/{slug}") from None
+        raise InputError(f"{path} does not exist; train it with: vestige learn {slug}") from None
     except (SafetensorError, OSError, KeyError, ValueError):
         raise InputError(
             f"{path} holds no weights of a learned mark; give one that a watermark recipe wrote."

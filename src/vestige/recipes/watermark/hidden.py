@@ -37,7 +37,7 @@ def build(ctx: RecipeContext) -> Job:
     sizes = PRESETS[o["preset"]] | ({"bits": o["bits"]} if o["bits"] else {})
     original = o["form"] == "original"
     weights = {"scale": None if original else o["scale"], "image_weight": o["image_weight"] if original else 0.0}
-    train, test = training_pictures(sizes["size"], source=o["source"], limit=o["limit"], seed=ctx.seed)
+    train, test = training_pictures(sizes["size"], source=o["source"], limit=o["limit"], seed=ctx.seed, held=o["held"])
     plan = MarkingPlan(
         layer=DistortionLayer(BANKS[o["bank"]]),
         stages=[
@@ -60,6 +60,6 @@ RECIPE = Recipe(
     reach={"identity 0": "0.99 at a PSNR of 33 dB", "mean": "0.85"},
     options={
         "preset": "cpu", "form": "original", "scale": 0.06, "image_weight": 0.7, "bits": 0, "bank": "values",
-        "source": 256, "limit": 0,
+        "source": 256, "limit": 0, "held": 0,
     },
 )  # fmt: skip

@@ -48,7 +48,7 @@ def build(ctx: RecipeContext) -> Job:
             f"got {o['preset']}, {o['bank']} and {o['masks']}."
         )
     sizes = {**PRESETS[o["preset"]], "variant": o["variant"]} | ({"bits": o["bits"]} if o["bits"] else {})
-    train, test = training_pictures(sizes["size"], source=o["source"], limit=o["limit"], seed=ctx.seed)
+    train, test = training_pictures(sizes["size"], source=o["source"], limit=o["limit"], seed=ctx.seed, held=o["held"])
     tuning = bool(o["start"])
     model = MaskMarkNet(**sizes, decoder_weight=0.3 if tuning else o["decoder_weight"])
     if tuning:
@@ -94,6 +94,6 @@ RECIPE = Recipe(
     },
     options={
         "preset": "cpu", "variant": "D", "bits": 0, "bank": "maskmark", "masks": "all", "segments": 150, "source": 256,
-        "limit": 0, "decoder_weight": 0.2, "start": "",
+        "limit": 0, "held": 0, "decoder_weight": 0.2, "start": "",
     },
 )  # fmt: skip

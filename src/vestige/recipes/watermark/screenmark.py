@@ -75,7 +75,7 @@ def build(ctx: RecipeContext) -> Job:
         )
     sizes = PRESETS[o["preset"]] | ({"bits": o["bits"]} if o["bits"] else {})
     model = ScreenMarkNet(**sizes, alpha=o["alpha"] / 255, perceptual_weight=o["perceptual"])
-    train, test = training_pictures(model.size, source=o["source"], limit=o["limit"], seed=ctx.seed)
+    train, test = training_pictures(model.size, source=o["source"], limit=o["limit"], seed=ctx.seed, held=o["held"])
     steps = ctx.config.steps
     stages = (
         Stage("screen", wait=steps // 20, accuracy=0.97, patience=steps // 4, ramp=max(1, steps // 10)),
@@ -141,6 +141,6 @@ RECIPE = Recipe(
     reach={"identity 0": "0.97 of a single window at a PSNR of 38 dB", "jpeg 75": "0.93"},
     options={
         "preset": "cpu", "stages": "three", "bits": 0, "alpha": 5, "perceptual": 0.0, "source": 256, "limit": 0,
-        "screens": 60,
+        "held": 0, "screens": 60,
     },
 )  # fmt: skip

@@ -49,7 +49,7 @@ def build(ctx: RecipeContext) -> Job:
             f"preset is one of {', '.join(PRESETS)} and bank one of {', '.join(BANKS)}; got {o['preset']}, {o['bank']}."
         )
     sizes = PRESETS[o["preset"]] | ({"bits": o["bits"]} if o["bits"] else {})
-    train, test = training_pictures(sizes["size"], source=o["source"], limit=o["limit"], seed=ctx.seed)
+    train, test = training_pictures(sizes["size"], source=o["source"], limit=o["limit"], seed=ctx.seed, held=o["held"])
     model = VineNet(**sizes, features=o["features"])
     if o["start"]:
         started, _ = load_marker(o["start"], "vine", VineNet)
@@ -99,6 +99,6 @@ RECIPE = Recipe(
     reach={"identity 0": "0.99", "mean": "0.9", "psnr": "32 dB"},
     options={
         "preset": "cpu", "bits": 0, "bank": "vine", "chain": 1, "features": "", "start": "", "editor": "",
-        "noise": 0.2, "edit_steps": 20, "straight": False, "source": 256, "limit": 0,
+        "noise": 0.2, "edit_steps": 20, "straight": False, "source": 256, "limit": 0, "held": 0,
     },
 )  # fmt: skip

@@ -80,7 +80,7 @@ def build(ctx: RecipeContext) -> Job:
     mix, held = scenes_and_photos(
         net.size,
         max(16, o["pictures"] // 2),
-        held=max(16, o["pictures"] // 24),
+        held=o["held"] or max(16, o["pictures"] // 24),
         seed=ctx.seed,
         limit=o["limit"],
         source=max(192, 2 * net.size),
@@ -164,6 +164,6 @@ RECIPE = Recipe(
     },
     options={
         "preset": "cpu", "vae": "", "bits": 0, "size": 0, "chance": 0.15, "pixels": 10.0, "decoder_rate": 0.25,
-        "growth": 0.45, "first": 0.02, "spread": 2.0, "pictures": 3000, "limit": 0,
+        "growth": 0.45, "first": 0.02, "spread": 2.0, "pictures": 3000, "limit": 0, "held": 0,
     },
 )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What the systems of this wing do with a user's files, one module for each."""
