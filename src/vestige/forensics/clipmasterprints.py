@@ -6,6 +6,7 @@ Source: Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPri
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,6 +21,7 @@ from vestige.engines.adversarial import Budget, Scores, evolve, pgd, round8
 from vestige.engines.adversarial.budget import torch_generator
 from vestige.engines.adversarial.results import Best
 from vestige.forensics.network_examiner import NetworkExaminer
+from vestige.nn.image_text import ImageText
 
 Method = Literal["pgd", "sgd", "lve"]
 
@@ -166,6 +168,29 @@ class GapShift(nn.Module):
 
     def texts(self, captions: Sequence[str]) -> Tensor:
         return self.model.texts(captions) + self.s * self.gap
+
+
+@torch.no_grad()
+def folded(model: ImageText, gap: Tensor, s: float) -> ImageText:
+    """A copy of a CLIP whose own weights carry the shift of `GapShift`: whatever loads it is protected.
+
+    The biases β of the norms before the projections move: W_v Δβ_v = -s·gap for pictures, W_t Δβ_t = +s·gap for
+    captions, solved exactly where a tower is at least as wide as the common space. Raises UsageError where it is not.
+    """
+    changed = copy.deepcopy(model)
+    clip = changed.model
+    for projection, norm, sign in (
+        (clip.visual_projection, clip.vision_model.post_layernorm, -1),
+        (clip.text_projection, clip.text_model.final_layer_norm, 1),
+    ):
+        weight, wanted = projection.weight.double(), sign * s * gap.double()
+        moved = torch.linalg.pinv(weight) @ wanted
+        if float((weight @ moved - wanted).norm()) > 1e-3 * float(wanted.norm()) + 1e-9:
+            raise UsageError(
+                "The towers of this model are narrower than its common space; its gap cannot be folded in."
+            )
+        norm.bias += moved.to(norm.bias)
+    return changed
 
 
 class MasterPrintNet(nn.Module):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vestige.core.errors import InputError
+from vestige.core.files import folder_atomic, read_json, write_json
 from vestige.nn.text import text_encoder, token_ids
 
 
@@ -88,3 +91,44 @@ def cosines(features: Tensor, texts: Tensor) -> Tensor:
     [[0.0], [1.0]]
     """
     return F.normalize(features, dim=1) @ F.normalize(texts, dim=1).T
+
+
+def load_image_text(folder: str | Path) -> ImageText:
+    """A folder of transformers with a ``CLIPModel`` and its tokenizer, from the disk alone, in evaluation mode.
+
+    Normalisation is that of its preprocessor_config.json where there is one. Raises InputError for other folders.
+    """
+    from transformers import AutoTokenizer, CLIPModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # loading weights takes no time that is worth one
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path} holds no model of pictures and captions; give a folder of transformers with a CLIP.")
+    try:
+        if read_json(path / "config.json").get("model_type") != "clip":
+            raise ValueError("another kind of model")
+        model: Any = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        wanted = read_json(path / "preprocessor_config.json") if (path / "preprocessor_config.json").is_file() else {}
+        spread = {name: wanted[f"image_{name}"] for name in ("mean", "std") if f"image_{name}" in wanted}
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        said = str(error).split("\n")[0][:120]
+        raise InputError(f"{path} cannot be read as a CLIP of transformers ({said}).") from None
+    return ImageText(model, tokenizer, **spread).eval()
+
+
+def save_image_text(model: ImageText, folder: str | Path) -> None:
+    """Write what `load_image_text` and transformers read, into a new folder, atomically."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with folder_atomic(folder) as place:
+        model.model.save_pretrained(place, safe_serialization=True)
+        model.tokenizer.save_pretrained(place)
+        size = {"height": model.side, "width": model.side}
+        spread = {f"image_{name}": model.get_buffer(name).flatten().tolist() for name in ("mean", "std")}
+        write_json(
+            place / "preprocessor_config.json",
+            {"image_processor_type": "CLIPImageProcessor", "size": size, "do_center_crop": False, **spread},
+        )
