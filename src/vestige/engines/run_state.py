@@ -48,11 +48,13 @@ class NonFiniteLossError(VestigeError):
 
 @dataclass
 class RunState:
-    """Where a run is. seconds: training time of all sessions. logged: step of the last log line. log_bytes: length of
+    """Where a run is. seconds: training time of all sessions. core_seconds: what the processor's cores worked for it,
+    which a busy machine does not change. logged: step of the last log line. log_bytes: length of
     the log at the checkpoint. lr, loss: of the last update, of the last log line."""
 
     step: int = 0
     seconds: float = 0.0
+    core_seconds: float = 0.0
     lr: float = 0.0
     loss: float = float("nan")
     logged: int = 0

@@ -18,7 +18,7 @@ from vestige.core.errors import InputError
 from vestige.core.files import read_json
 from vestige.engines.run_log import read_log
 
-#: Training time after which a run may be judged though its curve still rises.
+#: Seconds of a core's work after which a run may be judged though its curve still rises.
 ENOUGH_SECONDS = 30 * 60
 #: A gain in the last fifth below this share of the whole gain counts as none.
 _NO_GAIN = 0.02
@@ -80,22 +80,25 @@ class Run:
         return found
 
     def fair(self) -> tuple[bool, str]:
-        """Whether the run was trained long enough to be judged, and why: see `flat`."""
-        if float(self.metrics.get("seconds") or 0) >= ENOUGH_SECONDS:
-            return True, f"{float(self.metrics['seconds']) / 60:.0f} minutes of training"
-        logs = self.logs()
-        if not logs:
-            return True, "nothing was trained by gradient"
+        """Whether the run, and every training that is a part of it, was long enough to be judged, and why.
+
+        Long enough is a flat curve (`flat`) or `ENOUGH_SECONDS` of a core's work.
+        """
         judged_by = str(self.metrics.get("judged_by") or "")
-        rising = [name or "the run" for name, log in logs.items() if not flat(log, judged_by)]
-        return not rising, f"the curve of {rising[0]} still rises" if rising else "the curve is flat"
+        logs = self.logs()
+        for name, log in logs.items():
+            path = self.folder / name / "metrics.json"
+            worked = float((read_json(path) if path.is_file() else {}).get("core_seconds") or 0)
+            if worked < ENOUGH_SECONDS and not flat(log, judged_by):
+                return False, f"the curve of {name or 'the run'} still rises after {worked / 60:.0f} core-minutes"
+        return True, "every curve is flat or had half an hour" if logs else "nothing was trained by gradient"
 
     def row(self) -> dict[str, Any]:
         """What a record says of it."""
         good, why = self.fair()
         return {
             "recipe": self.recipe, "variant": self.variant, "seed": self.seed, "updates": self.metrics.get("step"),
-            "seconds": self.metrics.get("seconds"), "digest": self.digest, "fair": good, "why": why,
+            "core_seconds": self.metrics.get("core_seconds"), "digest": self.digest, "fair": good, "why": why,
         }  # fmt: skip
 
 

@@ -148,6 +148,7 @@ class Trainer:
             "steps": c.steps,
             "stopped": self._ended(state),
             "seconds": round(state.seconds, 3),
+            "core_seconds": round(state.core_seconds, 3),
             "loss": state.loss,
             "validation": state.validation,
             "parameters": sum(p.numel() for p in self.model.parameters()),
@@ -209,13 +210,15 @@ class Trainer:
             Signals() as signals,
         ):
             saved = state.step
-            clock = time.perf_counter()
+            clock, cores = time.perf_counter(), time.process_time()
             while self._ended(state) is None:
                 loss = self._update(state)
                 state.step += 1
                 now = time.perf_counter()
                 state.seconds += now - clock
-                clock = now
+                worked = time.process_time()
+                state.core_seconds += worked - cores
+                clock, cores = now, worked
                 stop = signals.received  # looked at once a step, so that all processes decide alike
                 if self.fabric.world_size > 1:
                     state.seconds, agreed = self._shared([state.seconds, float(stop)], "max")
@@ -231,7 +234,7 @@ class Trainer:
                     log.write(line)
                 if state.step % c.checkpoint_every == 0 or stop:
                     saved = self._save(state, log)
-                    clock = time.perf_counter()
+                    clock, cores = time.perf_counter(), time.process_time()
                 if stop and self._ended(state) is None:
                     raise Interrupted(stop, state.step, c.steps, self.out)
             if saved != state.step:

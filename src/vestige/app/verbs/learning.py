@@ -132,13 +132,14 @@ def _performed(chosen: Recipe, context: RecipeContext) -> dict[str, Any]:
     from vestige.core import runtime
 
     assert chosen.perform is not None
-    began = time.perf_counter()
+    began, cores = time.perf_counter(), time.process_time()
     try:
         evaluation = dict(chosen.perform(context))
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted; finished parts are kept in {context.out}: the same command goes on.") from None
     return {
-        "step": evaluation.pop("updates", None), "seconds": round(time.perf_counter() - began, 3), "stopped": "steps",
+        "step": evaluation.pop("updates", None), "seconds": round(time.perf_counter() - began, 3),
+        "core_seconds": round(time.process_time() - cores, 3), "stopped": "steps",
         "loss": None, "validation": None, "evaluation": evaluation, "versions": runtime.versions(),
         "hardware": runtime.hardware(),
     }  # fmt: skip
