@@ -18,6 +18,15 @@ SYSTEMS = (
         title="Evading Detection Actively: Toward Anti-Forensics Against Forgery Localization",
         venue="IEEE TDSC 22(2):852–869, 2025 (arXiv 2310.10036)",
         target="vestige.forensics.sear:SEAR",
+        commands=(
+            Command(
+                "vestige attack pictures/spliced.jpg --method sear -o out/hidden.png",
+                "an edited picture",
+                "the picture, changed so that localisers lose sight of the edit",
+            ),
+        ),
+        network="shipped",
+        weights=("sear.safetensors",),
     ),
     System(
         "ucf",
@@ -26,6 +35,20 @@ SYSTEMS = (
         title="UCF: Uncovering Common Features for Generalizable Deepfake Detection",
         venue="ICCV 2023",
         target="vestige.forensics.ucf:UCF",
+        commands=(
+            Command(
+                "vestige learn ucf -o out/ucf",
+                "the people pack, or drawn faces without it",
+                "out/ucf/ucf.safetensors, which find also takes from the folder of runs",
+                quick="--set steps=2 --set limit=16 --set batch_size=4 --set validate_every=0",
+            ),
+            Command(
+                "vestige find forged-face.png --only ucf --model out/ucf/ucf.safetensors",
+                "a picture of one face, cut out and upright",
+                "how likely it is forged",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "dadm",
@@ -34,6 +57,20 @@ SYSTEMS = (
         title="DADM: Dual Alignment of Domain and Modality for Face Anti-spoofing",
         venue="ICCV 2025 (arXiv 2503.00429)",
         target="vestige.forensics.dadm:DADM",
+        commands=(
+            Command(
+                "vestige learn dadm -o out/dadm",
+                "the people pack, or drawn faces without it",
+                "out/dadm/dadm.safetensors, which find also takes from the folder of runs",
+                quick="--set steps=2 --set limit=16 --set batch_size=4 --set validate_every=0",
+            ),
+            Command(
+                "vestige find face.png --only dadm --model out/dadm/dadm.safetensors",
+                "a picture of one face before a camera",
+                "whether it is live or a print, a screen or a mask, from its colours alone",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "pixar",
@@ -50,6 +87,20 @@ SYSTEMS = (
         title="Searching for the Fakes: Efficient Neural Architecture Search for General Face Forgery Detection",
         venue="arXiv 2306.08830 (2023)",
         target="vestige.forensics.nas_dfd:NasDFD",
+        commands=(
+            Command(
+                "vestige learn nas_dfd -o out/nas_dfd",
+                "the people pack, or drawn faces without it",
+                "out/nas_dfd/nas_dfd.safetensors, which find also takes from the folder of runs",
+                quick="--set steps=2 --set limit=16 --set batch_size=4 --set validate_every=0 --set search_steps=3",
+            ),
+            Command(
+                "vestige find forged-face.png --only nas_dfd --model out/nas_dfd/nas_dfd.safetensors",
+                "a picture of one face, cut out and upright",
+                "how likely it is forged",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "tripinet",
@@ -58,6 +109,20 @@ SYSTEMS = (
         title="TriPINet: Tripartite Progressive Integration Network for Image Manipulation Localization",
         venue="arXiv 2212.12841 (2022)",
         target="vestige.forensics.tripinet:TriPINetFinder",
+        commands=(
+            Command(
+                "vestige learn tripinet -o out/tripinet",
+                "the photos pack, or rendered scenes without it",
+                "out/tripinet/tripinet.safetensors, which find also takes from the folder of runs",
+                quick="--set steps=2 --set limit=16 --set batch_size=4 --set validate_every=0 --set count=24",
+            ),
+            Command(
+                "vestige find pictures/spliced.jpg --only tripinet --model out/tripinet/tripinet.safetensors",
+                "a picture",
+                "where it was edited, as a map",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "hcl",
@@ -66,6 +131,26 @@ SYSTEMS = (
         title="Hierarchical Contrastive Learning for Pattern-Generalizable Image Corruption Detection",
         venue="ICCV 2023",
         target="vestige.forensics.hcl:HCL",
+        commands=(
+            Command(
+                "vestige find pictures/covered.png --only hcl",
+                "a picture",
+                "which region something covers, as a map",
+            ),
+            Command(
+                "vestige learn hcl_restore -o out/hcl_restore",
+                "the photos pack, or rendered scenes without it",
+                "out/hcl_restore/hcl_restore.safetensors, which restore also takes from the folder of runs",
+                quick="--set steps=2 --set limit=16 --set batch_size=4 --set validate_every=0",
+            ),
+            Command(
+                "vestige restore pictures/covered.png --method hcl --mask masks/covered.png --model out/hcl_restore/hcl_restore.safetensors -o out/uncovered.png",
+                "a picture covered in part; without --mask the region is found",
+                "the picture with that region filled",
+            ),
+        ),
+        network="shipped",
+        weights=("hcl.safetensors",),
     ),
     System(
         "wscl",
@@ -74,6 +159,20 @@ SYSTEMS = (
         title="Towards Generic Image Manipulation Detection with Weakly-Supervised Self-Consistency Learning",
         venue="ICCV 2023 (arXiv 2309.01246)",
         target="vestige.forensics.wscl:WSCL",
+        commands=(
+            Command(
+                "vestige learn wscl -o out/wscl",
+                "the photos pack, or rendered scenes without it",
+                "out/wscl/wscl.safetensors, which find also takes from the folder of runs",
+                quick="--set steps=2 --set limit=16 --set batch_size=4 --set validate_every=0 --set count=24",
+            ),
+            Command(
+                "vestige find pictures/spliced.jpg --only wscl --model out/wscl/wscl.safetensors",
+                "a picture",
+                "whether it was edited, and roughly where",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "rigid",
@@ -139,6 +238,23 @@ SYSTEMS = (
         title="Thinking Racial Bias in Fair Forgery Detection: Models, Datasets and Evaluations",
         venue="AAAI 2025 (arXiv 2407.14367)",
         target="vestige.forensics.fairfd:FairFD",
+        commands=(
+            Command(
+                "vestige measure scores.csv --method fairfd -o out/fairness.csv",
+                "scores of any detector with approach and group, CSV",
+                "spreads over groups, naive, averaged and by utility, with the accuracy of each cell",
+            ),
+            Command(
+                "vestige measure groups --method fairfd --model detector.safetensors --set threshold=equal",
+                "GROUP/real and GROUP/FORGERY folders of faces, and a detector of ours",
+                "the same figures",
+            ),
+            Command(
+                "vestige erase detector.safetensors groups --method fairfd -o out/fairer.safetensors --set fraction=0.01",
+                "a detector, and real faces by group",
+                "the detector without the weights that treat groups most differently",
+            ),
+        ),
     ),
     System(
         "generated_image",

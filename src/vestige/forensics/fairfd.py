@@ -50,14 +50,15 @@ class FairFD:
 
 
 def bpfa_prune(
-    model: nn.Module, groups: Mapping[str, Iterable[Tensor]], *, fraction: float = 1e-3, by: Importance = "fair"
-) -> dict[str, int]:
+    model: nn.Module, groups: Mapping[str, Iterable[Tensor]], *, fraction: float = 1e-3, by: Importance = "fair",
+    run: Callable[[Tensor], Any] | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Bias pruning with fair activations: zero the least important ``fraction`` of every convolution's weights.
 
     For an output channel, b = std over groups of ‖mean activation map on real pictures of the group‖₂, and the
     importance of its weights is |w| / b, so that small weights go first where groups differ most. by: "weight" takes
     |w| and "activation" 1 / b alone, for comparison. groups: group -> batches N×C×H×W of real pictures that are used
-    for nothing else. The model is changed in place and stays in its mode. Returns the number of weights zeroed by
+    for nothing else. run: how the model is called with a batch, where not directly. The model is changed in place and stays in its mode. Returns the number of weights zeroed by
     layer, ⌊fraction · size⌋ each. Raises UsageError for fewer than two groups, a fraction outside [0, 1), an unknown
     importance, or a model without convolutions.
     """
@@ -78,10 +79,12 @@ def bpfa_prune(
     try:
         with torch.no_grad():
             for batches in groups.values():
-                for name, maps in _mean_maps(model, layers, batches).items():
+                for name, maps in _mean_maps(run or model, layers, batches).items():
                     norms[name].append(maps.flatten(1).norm(dim=1))
             zeroed = {}
             for name, layer in layers.items():
+                if not norms[name]:
+                    continue  # it takes no part in the answer
                 bias = torch.stack(norms[name]).std(0, correction=0)
                 # A channel that treats all groups alike would divide by nothing; it is as fair as the fairest measured.
                 bias = bias.clamp_min(max(float(bias.max()) * 1e-6, 1e-12))[:, None, None, None]
@@ -96,7 +99,9 @@ def bpfa_prune(
     return zeroed
 
 
-def _mean_maps(model: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+def _mean_maps(
+    model: Callable[[Tensor], Any], layers: Mapping[str, nn.Module], batches: Iterable[Tensor]
+) -> dict[str, Tensor]:
     """Mean activation map (channels×h×w) of every layer over all pictures of a group."""
     sums: dict[str, Tensor] = {}
     seen = 0

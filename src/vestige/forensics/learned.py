@@ -87,6 +87,17 @@ def load_network(
     return network.eval().requires_grad_(False), facts
 
 
+def examiner_of(path: Path) -> str:
+    """The slug of the examiner that a file of `save_network` belongs to; raises InputError when it is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as opened:
+            return str(json.loads((opened.metadata() or {})["examiner"]))
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise InputError(f"{path} holds no weights of an examiner; give a file that a recipe of one wrote.") from None
+
+
 def calibration(clean: np.ndarray, made: np.ndarray, rate: float) -> dict[str, float]:
     """Facts for `stated`: the threshold that at most ``rate`` of the clean scores reach, and the log-odds of a score.
 

@@ -47,10 +47,12 @@ class Separable(nn.Module):
 
 
 def separable_encoder(width: int, middle: int, features: int) -> nn.Sequential:
-    """Pictures N×3×H×W in [-1, 1] -> N×features×H/8×W/8, ``middle`` blocks of the full width between."""
+    """Pictures N×3×H×W in [-1, 1] -> N×features×H/8×W/8; as in Xception, the first convolution halves the size, and
+    ``middle`` blocks of the full width follow the others."""
     return nn.Sequential(
-        nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
-        Separable(width, 2 * width, 2), Separable(2 * width, 4 * width, 2), Separable(4 * width, 4 * width, 2),
+        nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
+        Separable(width, 2 * width, 2), Separable(2 * width, 4 * width, 2),
         *(Separable(4 * width, 4 * width) for _ in range(middle)),
         nn.ReLU(), nn.Conv2d(4 * width, features, 1),
     )  # fmt: skip
@@ -87,14 +89,16 @@ class _Head(nn.Module):
 
 class Decoder(nn.Module):
     """Forgery features (style) and content N×F×h×w -> faces N×3×8h×8w in [-1, 1]; style and content pass the same
-    convolutions, and the content takes the style's statistics before each."""
+    convolutions, and the content takes the style's statistics before each. As published, enlargement keeps the corners
+    in place and activations are ReLU; the published encoder is four times coarser, and its decoder ends in another
+    enlargement by four."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         widths = (features, features // 2, features // 4, features // 8)
         self.convs = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(a, b, 3, 1, 1), nn.LeakyReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.LeakyReLU()
+                nn.Conv2d(a, b, 3, 1, 1), nn.ReLU(), nn.Conv2d(b, b, 3, 1, 1), nn.ReLU()
             )
             for a, b in itertools.pairwise(widths)
         )  # fmt: skip
@@ -102,12 +106,13 @@ class Decoder(nn.Module):
 
     def forward(self, style: Tensor, content: Tensor) -> Tensor:
         for conv in self.convs:
-            content = adain(content, style)
-            content, style = (
-                conv(self.drop(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)))
-                for x in (content, style)
-            )
+            content = conv(self._larger(adain(content, style)))
+            if conv is not self.convs[-1]:
+                style = conv(self._larger(style))
         return self.last(content).tanh()
+
+    def _larger(self, x: Tensor) -> Tensor:
+        return self.drop(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True))
 
 
 class UCFNet(nn.Module):
