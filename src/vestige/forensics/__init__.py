@@ -10,6 +10,23 @@ SYSTEMS = (
         title="When Synthetic Traces Hide Real Content: Analysis of Stable Diffusion Image Laundering",
         venue="WIFS 2024",
         target="vestige.forensics.laundering:LaunderingDetector",
+        commands=(
+            Command(
+                "vestige attack photo.png --method laundering -o out/laundered.png",
+                "a picture, or a folder of them; --model names an autoencoder of diffusers",
+                "the picture with the traces of an autoencoder in place of its own",
+            ),
+            Command(
+                "vestige find photo.png --only laundering", "a picture", "photograph, laundered or generated, with odds"
+            ),
+            Command(
+                "vestige measure photo.png --method laundering",
+                "photographs; --data takes pictures of a generator",
+                "what the detector calls them before and after laundering, PSNR, and how much noise is left",
+            ),
+        ),
+        network="shipped",
+        weights=("laundering.safetensors", "laundering_model"),
     ),
     System(
         "sear",
@@ -79,6 +96,25 @@ SYSTEMS = (
         title="From Masks to Pixels and Meaning: A New Taxonomy, Benchmark, and Metrics for VLM Image Tampering",
         venue="arXiv 2603.20193 (2026)",
         target="vestige.forensics.pixar:Pixar",
+        commands=(
+            Command(
+                "vestige measure before.png edited.png --mask edit-mask.png --method pixar -o out/difference.png",
+                "a picture before and after an edit, and what is called the edited region",
+                "what truly changed, how far the mask is right, and the difference as a picture",
+            ),
+            Command(
+                "vestige learn pixar -o out/pixar",
+                "nothing: scenes are rendered",
+                "a network and its figures",
+                quick="--set steps=2 --set count=24 --set batch_size=4",
+            ),
+            Command(
+                "vestige find small.png --only pixar --model out/pixar/pixar.safetensors",
+                "a drawn scene of 64×64 pixels",
+                "edited or not, a map of where, and what was edited, in words",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "nas_dfd",
@@ -210,10 +246,29 @@ SYSTEMS = (
     System(
         "patchcraft",
         "PatchCraft: Smash & Reconstruction, rich/poor texture contrast",
-        ("find", "measure"),
+        ("find", "learn", "measure"),
         title="PatchCraft: Exploring Texture Patch for Efficient AI-generated Image Detection",
         venue="arXiv 2311.12397 (2023)",
         target="vestige.forensics.patchcraft:PatchCraft",
+        commands=(
+            Command(
+                "vestige learn patchcraft -o out/patchcraft",
+                "the data pack of published pictures; scenes stand in without it",
+                "a network and its figures by generator and kind of picture",
+                quick="--set steps=2 --set limit=24 --set batch_size=8",
+            ),
+            Command(
+                "vestige find photo.png --only patchcraft --model out/patchcraft/patchcraft.safetensors",
+                "a picture",
+                "odds that it was generated, from plain and busy textures",
+            ),
+            Command(
+                "vestige measure real made --method patchcraft --model out/patchcraft/patchcraft.safetensors --set side=32",
+                "a folder of real pictures and one of generated ones",
+                "how well it tells them apart",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "clipmasterprints",
@@ -222,6 +277,32 @@ SYSTEMS = (
         title="Fooling Contrastive Language-Image Pre-trained Models with CLIPMasterPrints",
         venue="arXiv 2307.03798 (2023, revised 2024)",
         target="vestige.forensics.clipmasterprints:ClipMasterPrints",
+        commands=(
+            Command(
+                "vestige attack photo.png --method clipmasterprints --model clip --data captions.txt --set steps=20 "
+                "-o out/master.png",
+                "a CLIP of transformers, captions, and a picture to start from",
+                "the picture changed so that the model matches it to every caption",
+            ),
+            Command(
+                "vestige learn clipmasterprints -o out/clipmasterprints",
+                "nothing: scenes are rendered",
+                "a detector of master pictures",
+                quick="--set steps=2 --set batch_size=8 --set detector=2 --set mined=6 --set mining=2 --set each=1",
+            ),
+            Command(
+                "vestige find out/master.png --only clipmasterprints "
+                "--model out/clipmasterprints/clipmasterprints.safetensors",
+                "a picture",
+                "odds that it was made to fool a model of pictures and captions",
+            ),
+            Command(
+                "vestige erase clip data/retain --method clipmasterprints -o out/clip",
+                "a CLIP and pictures by class",
+                "the CLIP with the gap between pictures and captions partly closed",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "imaginet",
@@ -230,6 +311,25 @@ SYSTEMS = (
         title="ImagiNet: A Multi-Content Dataset for Generalizable Synthetic Image Detection via Contrastive Learning",
         venue="arXiv 2407.20020 (2024)",
         target="vestige.forensics.imaginet:ImagiNet",
+        commands=(
+            Command(
+                "vestige learn imaginet -o out/imaginet",
+                "the data pack of published pictures; scenes stand in without it",
+                "a network and its figures by generator and kind of picture",
+                quick="--set steps=2 --set limit=24 --set batch_size=8 --set judge=2",
+            ),
+            Command(
+                "vestige find photo.png --only imaginet --model out/imaginet/imaginet.safetensors",
+                "a picture",
+                "odds that it was generated, from learnt features",
+            ),
+            Command(
+                "vestige measure real made --method imaginet --model out/imaginet/imaginet.safetensors --set side=32",
+                "a folder of real pictures and one of generated ones",
+                "how well it tells them apart",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "fairfd",
@@ -264,6 +364,41 @@ SYSTEMS = (
         venue="IEEE TPAMI 1998",
         target="vestige.forensics.generated_image:GeneratedImage",
         kind="baseline",
+        commands=(
+            Command(
+                "vestige find photo.png --only generated_image", "a picture", "odds that it was generated, by evidence"
+            ),
+        ),
+        network="shipped",
+        weights=("generated_image.safetensors",),
+    ),
+    System(
+        "npr",
+        "NPR: the pattern that up-sampling layers leave between neighbouring pixels",
+        ("find", "learn", "measure"),
+        title="Rethinking the Up-Sampling Operations in CNN-based Generative Network for Generalizable Deepfake Detection",
+        venue="CVPR 2024",
+        target="vestige.forensics.npr:NPR",
+        kind="baseline",
+        commands=(
+            Command(
+                "vestige learn npr -o out/npr",
+                "the data pack of published pictures; scenes stand in without it",
+                "a network and its figures by generator and kind of picture",
+                quick="--set steps=2 --set limit=24 --set batch_size=8",
+            ),
+            Command(
+                "vestige find photo.png --only npr --model out/npr/npr.safetensors",
+                "a picture",
+                "odds that it was generated, from the pattern of neighbouring pixels",
+            ),
+            Command(
+                "vestige measure real made --method npr --model out/npr/npr.safetensors --set side=32",
+                "a folder of real pictures and one of generated ones",
+                "how well it tells them apart",
+            ),
+        ),
+        network="recipe",
     ),
     System(
         "metadata",

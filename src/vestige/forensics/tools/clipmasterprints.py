@@ -23,7 +23,8 @@ def attack(work: Work) -> Result:
     """One picture that ``--model`` matches to all captions at once.
 
     The captions are the lines of ``--data`` (a text file) or ``--prompt`` with ";" between them. A picture that is
-    given moves within ±epsilon grey levels at its own size; without one it starts from noise. ``--set``: steps, epsilon.
+    given moves within ±epsilon grey levels at its own size; without one it starts from noise. ``--set`` takes steps
+    and epsilon.
     """
     out = work.only(1).out_file()
     captions = _captions(work)

@@ -15,9 +15,9 @@ from vestige.core.work import Result, Work
 def told_apart(work: Work, make: Callable[..., Finder]) -> Result:
     """AUROC, and shares flagged, of an examiner on real pictures (first input) and generated ones (second).
 
-    Generated pictures in sub-folders are told by sub-folder as well. ``--set side=64``: the squares that are looked at. make:
-    takes ``weights``, the file of ``--model`` or None, and ``side``. Raises InputError where it applies to no picture
-    of one side.
+    Generated pictures in sub-folders are told by sub-folder as well. ``--set side=64``: the squares that are looked at.
+    make: takes ``weights``, the file of ``--model`` or None, and ``side``. Raises InputError where it applies to no
+    picture of one side.
     """
     from vestige.metrics.detection import auroc, equal_error
 
