@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
-from vestige.app.verbs.learning import parse, run, settings
-from vestige.core.errors import InputError, UsageError
-from vestige.engines.recipe import Recipe, find_recipe, load_recipe
+from vestige.app.verbs.learning import list_variants, parse, run, settings
+from vestige.core.errors import InputError, Interrupted, UsageError
+from vestige.engines.recipe import Recipe, Variant, load_recipe, recipe_modules
 from vestige.engines.run_log import read_log
+from vestige.engines.runs import finished
 from vestige.engines.train import TrainConfig
 
 RECIPE = """
@@ -55,6 +57,8 @@ RECIPE = Recipe(
 )
 """
 
+TINY = "recipes/deep/tiny.py"
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
@@ -66,21 +70,23 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["recipes/deep/tiny.py", "recipes/deep/tiny", "deep/tiny", "deep.tiny", "recipes.deep.tiny", "./recipes/deep/tiny"],
-)
-def test_a_recipe_is_found_by_path_and_by_dotted_name(here, name):
-    assert find_recipe(name).resolve() == here / "recipes/deep/tiny.py"
-    assert load_recipe(name).name == "tiny"
+def test_a_recipe_is_named_by_slug_or_by_its_file(here):
+    assert load_recipe("scenes_classifier").name == "scenes_classifier"
+    for name in (TINY, f"./{TINY}", here / TINY):
+        assert load_recipe(name).name == "tiny"
+
+
+def test_every_recipe_of_the_package_is_named_by_its_slug():
+    for slug in recipe_modules():
+        assert load_recipe(slug).name == slug
 
 
 def test_a_recipe_that_is_not_there_names_the_nearest(here):
-    for wrong in ("recipes/deep/tinny", "tiny", "deap.tiny"):
-        with pytest.raises(InputError, match=r"did you mean recipes/deep/tiny\?"):
-            find_recipe(wrong)
-    with pytest.raises(InputError, match="give the path"):
-        find_recipe("something_else_altogether")
+    with pytest.raises(InputError, match="did you mean scenes_classifier"):
+        load_recipe("scene_classifier")
+    for wrong in ("recipes/deep/tinny.py", "recipes/deep/tiny", "something_else_altogether"):
+        with pytest.raises(InputError, match="There is no recipe"):
+            load_recipe(wrong)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_a_recipe_that_is_not_there_names_the_nearest(here):
 def test_a_broken_recipe_says_what_is_wrong(here, code, words):
     (here / "broken.py").write_text(code)
     with pytest.raises((InputError, UsageError), match=words):
-        load_recipe("broken")
+        load_recipe("broken.py")
 
 
 def test_an_option_may_not_hide_a_setting():
@@ -104,10 +110,10 @@ def test_an_option_may_not_hide_a_setting():
 
 
 def test_learn_trains_evaluates_saves_and_reports(here, capsys):
-    assert run("deep/tiny", device="cpu", data=here) == 0
-    out = here / "out/learn/tiny"
+    assert run(TINY, device="cpu", data=here) == 0
+    out = here / "out/runs/tiny/default/0"
     said = capsys.readouterr().out
-    for words in ("60 steps in", "bias: 1.", "to reach: bias close to the target", "Written: out/learn/tiny"):
+    for words in ("60 steps in", "bias: 1.", "to reach: bias close to the target", "Written: out/runs/tiny/default/0"):
         assert words in said
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["evaluation"]["widths"] == [8, 16]
@@ -116,7 +122,7 @@ def test_learn_trains_evaluates_saves_and_reports(here, capsys):
     assert float((out / "bias.txt").read_text()) == pytest.approx(metrics["validation"]["bias"])
     # The same command again trains nothing and finds the same.
     log = (out / "log.jsonl").read_bytes()
-    assert run("deep/tiny", device="cpu", quiet=True) == 0
+    assert run(TINY, device="cpu", quiet=True) == 0
     assert (out / "log.jsonl").read_bytes() == log
     again = json.loads((out / "metrics.json").read_text())
     assert again["evaluation"] == metrics["evaluation"]
@@ -124,15 +130,15 @@ def test_learn_trains_evaluates_saves_and_reports(here, capsys):
 
 def test_an_interrupted_run_goes_on_and_fresh_starts_over(here, capsys):
     whole, out = here / "whole", here / "run"
-    run("deep/tiny", whole, device="cpu", quiet=True)
+    run(TINY, whole, device="cpu", quiet=True)
     with pytest.raises(KeyboardInterrupt):
-        run("deep/tiny", out, set_=["fail_at=35"], device="cpu", quiet=True)
+        run(TINY, out, set_=["fail_at=35"], device="cpu", quiet=True)
     with pytest.raises(InputError, match="option fail_at=35"):
-        run("deep/tiny", out, device="cpu", quiet=True)
+        run(TINY, out, device="cpu", quiet=True)
     (here / "recipes/deep/tiny.py").write_text(RECIPE.replace("raise KeyboardInterrupt", "pass"))
-    run("deep/tiny", out, set_=["fail_at=35"], device="cpu", quiet=True)
+    run(TINY, out, set_=["fail_at=35"], device="cpu", quiet=True)
     assert [line["loss"] for line in read_log(out)] == [line["loss"] for line in read_log(whole)]
-    assert run("deep/tiny", out, set_=["steps=20"], device="cpu", quiet=True, fresh=True) == 0
+    assert run(TINY, out, set_=["steps=20"], device="cpu", quiet=True, fresh=True) == 0
     assert read_log(out)[-1]["step"] == 20
     assert capsys.readouterr().out == "", "quiet"
 
@@ -140,17 +146,17 @@ def test_an_interrupted_run_goes_on_and_fresh_starts_over(here, capsys):
 def test_seed_and_budget(here):
     losses = {}
     for seed in (None, 0, 1):
-        run("deep/tiny", here / str(seed), seed=seed, device="cpu", quiet=True)
+        run(TINY, here / str(seed), seed=seed, device="cpu", quiet=True)
         losses[seed] = read_log(here / str(seed))[-1]["loss"]
     assert losses[None] == losses[0] != losses[1]
-    run("deep/tiny", here / "b", set_=["steps=1000000"], budget=0.3 / 60, device="cpu", quiet=True)
+    run(TINY, here / "b", set_=["steps=1000000"], budget=0.3 / 60, device="cpu", quiet=True)
     metrics = json.loads((here / "b/metrics.json").read_text())
     assert metrics["stopped"] == "budget"
     assert read_log(here / "b")[-1]["lr"] < 0.09, "the schedule follows the time"
 
 
 def test_settings_are_parsed_by_their_types(here):
-    recipe = load_recipe("deep/tiny")
+    recipe = load_recipe(TINY)
     words = [
         "lr=3e-4",
         "steps=1e3",
@@ -187,14 +193,71 @@ def test_settings_are_parsed_by_their_types(here):
 )  # fmt: skip
 def test_wrong_settings_are_refused_with_a_hint(here, item, words):
     with pytest.raises(UsageError, match=words):
-        settings(load_recipe("deep/tiny"), [item])
+        settings(load_recipe(TINY), [item])
 
 
 def test_wrong_budgets_and_data_are_refused(here):
     with pytest.raises(UsageError, match="above 0 minutes"):
-        run("deep/tiny", budget=0.0)
-    with pytest.raises(UsageError, match="not a folder"):
-        run("deep/tiny", data=here / "none")
+        run(TINY, budget=0.0)
+    with pytest.raises(UsageError, match="does not exist"):
+        run(TINY, data=here / "none")
+
+
+def test_variants_are_trained_by_name_and_have_runs_of_their_own(here, capsys):
+    arms = 'variants={"method": Variant("The method."), "off": Variant("Without it.", {"target": 0.0}, {"steps": 40})},'
+    text = RECIPE.replace("import Job, Recipe", "import Job, Recipe, Variant").replace(
+        "    reach=", f"    {arms} reach="
+    )
+    (here / "arms.py").write_text(text)
+    recipe = load_recipe("arms.py")
+    assert recipe.default == "method"
+    assert run("arms.py", device="cpu", quiet=True, seed=3) == 0
+    assert run("arms.py", device="cpu", quiet=True, variant="off") == 0
+    one, other = finished("tiny", "method", 3), finished("tiny", "off", 0)
+    assert one.figures["bias"] == pytest.approx(1.5, abs=0.4)
+    assert other.metrics["options"]["target"] == 0.0
+    assert other.metrics["step"] == 40
+    assert list_variants("arms.py") == 0
+    assert "off: Without it." in capsys.readouterr().out
+    with pytest.raises(UsageError, match="it has method, off"):
+        run("arms.py", variant="on")
+    with pytest.raises(InputError, match="sets 'depth'"):
+        replace(recipe, variants={"x": Variant("", {"depth": 3})})
+
+
+def test_a_recipe_of_several_trainings_keeps_what_is_finished(here):
+    text = """
+from vestige.engines.parts import figures
+from vestige.engines.recipe import Recipe
+
+def perform(ctx):
+    first = figures(ctx, "first", lambda: 1)
+    if ctx.options["fail"]:
+        raise KeyboardInterrupt
+    return {"sum": first + figures(ctx, "second", lambda: 2), "updates": 7}
+
+RECIPE = Recipe("parts", "Two parts.", perform=perform, options={"fail": False})
+"""
+    (here / "parts.py").write_text(text)
+    with pytest.raises(Interrupted, match="goes on"):
+        run("parts.py", here / "run", set_=["fail=yes"], device="cpu", quiet=True)
+    (here / "run/first.json").write_text("10")
+    assert run("parts.py", here / "run", device="cpu", quiet=True) == 0
+    metrics = json.loads((here / "run/metrics.json").read_text())
+    assert metrics["evaluation"] == {"sum": 12}
+    assert metrics["step"] == 7
+
+
+def test_pictures_of_the_user_go_only_to_recipes_that_take_them(here):
+    from vestige.core.image_io import save_image
+
+    save_image(here / "mine/a.png", np.zeros((8, 8, 3), np.uint8))
+    (here / "takes.py").write_text(RECIPE.replace('"tiny", "A line."', '"takes", "A line."').replace(
+        "    reach=", "    takes_pictures=True, reach="
+    ))  # fmt: skip
+    assert run("takes.py", here / "run", data=here / "mine", device="cpu", quiet=True) == 0
+    with pytest.raises(InputError):
+        run("takes.py", here / "run", data=here / "recipes", device="cpu", quiet=True)
 
 
 def test_parse_takes_what_fits_first():
@@ -206,9 +269,9 @@ def test_parse_takes_what_fits_first():
 
 
 def test_the_example_recipe_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(tmp_path)
     words = ["steps=12", "scenes=48", "held_out=24", "validate_every=0", "batch_size=16", "log_every=4"]
-    assert run("recipes/examples/scenes_classifier", tmp_path, set_=words, device="cpu", quiet=True) == 0
+    assert run("scenes_classifier", tmp_path, set_=words, device="cpu", quiet=True) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert 0 <= metrics["validation"]["accuracy"] <= 1
     lines = read_log(tmp_path)
