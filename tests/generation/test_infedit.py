@@ -106,7 +106,7 @@ def test_word_alignment():
 
 def control(model: TextToImage, source: str, target: str, keep: list[str] | None = None) -> _Control:
     ids = [token_ids(model.tokenizer, [p]) for p in (source, target)]
-    return _Control(ids[0], ids[1], model.tokenizer, keep or [])
+    return _Control(ids[0], ids[1], model.tokenizer, keep or [], (4, 4))
 
 
 def test_words_that_differ_are_found(model):
@@ -136,16 +136,39 @@ def test_masks_follow_the_maps_of_the_edited_words(model):
     maps[2, :, 5, found.old_words[0]] = 0.9
     maps[0, :, 12, found.kept_words[0]] = 0.9
     found.maps(maps, True, "x")
-    edited, kept = found.masks((4, 4), 0.5, 0.5)
+    edited, kept = found.masks(0.5, 0.5)
     assert edited.flatten().nonzero().flatten().tolist() == [5]
     assert kept.flatten().nonzero().flatten().tolist() == [12]
     same = control(model, SOURCE, SOURCE)
     same.begin(False, False, True)
     same.maps(maps, True, "x")
-    assert same.masks((4, 4), 0.5, 0.5)[0].all()
+    assert same.masks(0.5, 0.5)[0].all()
 
 
 def test_blending_confines_an_edit(model, images):
     free = InfEdit(model, steps=6, blend=False).edit(images, SOURCE, TARGET)
     blended = InfEdit(model, steps=6, edit_threshold=0.9).edit(images, SOURCE, TARGET)
     assert float((blended - images).abs().mean()) <= float((free - images).abs().mean()) + 1e-4
+
+
+def test_word_maps_add_up_over_steps_and_the_largest_word_counts(model):
+    found = control(model, SOURCE, "a blue cup on grass")  # "cup" is unknown, but a word of its own
+    new = found.new_words[0].nonzero().flatten().tolist()
+    for place, word in ((3, new[0]), (9, new[-1])):  # each step one of the words acts in another place
+        found.begin(False, False, True)
+        maps = torch.zeros(3, 1, 16, 10)
+        maps[1, :, place, word] = 1.0
+        found.maps(maps, True, "x")
+    assert found.masks(0.6, 0.5)[0].flatten().nonzero().flatten().tolist() == [3, 9]
+
+
+def test_maps_of_pictures_that_are_not_square_count(model):
+    wide = _Control(*(token_ids(model.tokenizer, [p]) for p in (SOURCE, TARGET)), model.tokenizer, [], (8, 16))
+    wide.begin(False, False, True)
+    maps = torch.zeros(3, 1, 32, 10)
+    maps[1, :, 31, wide.new_words[0]] = 1.0
+    wide.maps(maps, True, "x")
+    edited = wide.masks(0.9, 0.5)[0]
+    assert edited.shape == (1, 1, 8, 16)
+    assert edited[0, 0, -1, -1]
+    assert not edited[0, 0, :4].any()

@@ -1,6 +1,6 @@
 """Making and editing pictures and sequences."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
 
 SYSTEMS = (
     System(
@@ -10,6 +10,21 @@ SYSTEMS = (
         title="Unified Auto-Encoding with Masked Diffusion",
         venue="arXiv 2024 (2406.17688)",
         target="vestige.generation.umd:UMD",
+        commands=(
+            Command(
+                "vestige learn umd --data data/retain -o out/umd",
+                "a folder of pictures, with or without labels",
+                "umd.safetensors, which draws and represents; with labels it is fine-tuned to draw classes",
+                quick="--set steps=2 --set batch_size=8 --set width=24 --set depth=1 --set tuning=2",
+            ),
+            Command(
+                "vestige make --method umd --model out/umd/umd.safetensors -o out/drawn-umd.png --set steps=10",
+                "umd.safetensors of a run; --prompt CLASS where it was trained with labels",
+                "a sheet of 16 drawn pictures",
+            ),
+        ),
+        network="recipe",
+        subject="dataset",
     ),
     System(
         "diti",
@@ -32,6 +47,19 @@ SYSTEMS = (
         title="Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate Categorical Sampling",
         venue="ICLR 2025 (2409.02908)",
         target="vestige.generation.first_hitting:FirstHitting",
+        commands=(
+            Command(
+                'vestige make letter.txt --method first_hitting --prompt "the _ and the _" -o out/filled.txt',
+                "a text whose order of words is learned, or --model, a masked language model; _ for words to draw",
+                "a text, drawn exactly, with one network call a word",
+            ),
+            Command(
+                "vestige measure letter.txt --method first_hitting",
+                "a text, and --reference, a text of the law it should have",
+                "variety of its words, and what 32-bit draws would take from it",
+            ),
+        ),
+        subject="text",
     ),
     System(
         "maskunet",
@@ -40,6 +68,22 @@ SYSTEMS = (
         title="Not All Parameters Matter: Masking Diffusion Models for Enhancing Generation Ability",
         venue="CVPR 2025 (2505.03097)",
         target="vestige.generation.maskunet:MaskUNet",
+        commands=(
+            Command(
+                "vestige learn maskunet --set base=pipeline -o out/maskunet",
+                "a diffusers text-to-image folder, the shipped model without one",
+                "masks.safetensors: which weights to switch off at each step",
+                quick="--set steps=2 --set batch_size=4 --set scenes=16 --set samples=8",
+            ),
+            Command(
+                'vestige make --method maskunet --model out/maskunet/masks.safetensors --prompt "a red boat on sand" '
+                "-o out/drawn-masked.png",
+                "masks of a run, and a prompt",
+                "a picture drawn with the masked weights",
+            ),
+        ),
+        network="recipe",
+        subject="model",
     ),
     System(
         "infedit",
@@ -48,6 +92,17 @@ SYSTEMS = (
         title="Inversion-Free Image Editing with Natural Language",
         venue="CVPR 2024 (2312.04965)",
         target="vestige.generation.infedit:InfEdit",
+        commands=(
+            Command(
+                'vestige make photo.png --method infedit --prompt "a blue boat on sand" '
+                '--set source="a red boat on sand" -o out/edited.png',
+                "a picture, what it shows and what it shall show; --model, any Stable Diffusion folder",
+                "the edited picture, of the same size",
+            ),
+        ),
+        network="shipped",
+        weights=("scenes_text2image",),
+        recipe="scenes_text2image",
     ),
     System(
         "ilm",
@@ -111,5 +166,16 @@ SYSTEMS = (
         ("generate",),
         target="vestige.engines.diffusion.pipeline:TextToImage",
         kind="baseline",
+        commands=(
+            Command(
+                'vestige make --method scenes_text2image --prompt "a large striped red boat in watercolour style on sand" '
+                "-o out/drawn.png",
+                "a prompt; --model, any diffusers text-to-image folder",
+                "a picture, or a sheet with --set count=9",
+            ),
+        ),
+        network="shipped",
+        weights=("scenes_text2image",),
+        recipe="scenes_text2image",
     ),
 )

@@ -51,6 +51,14 @@ class FirstHitting:
         """The negative evidence bound of token sequences N×L, in nats per sequence."""
         return masked_loss(self.model, tokens, self.mask, generator)
 
+    def fill(self, known: torch.Tensor, *, seed: int = 0) -> Drawn:
+        """Sequences N×L whose places that hold ``mask`` are drawn given the others, by the exact sampler."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (int(known.shape[0]), int(known.shape[1]))
+        return first_hitting(
+            self.model, shape, self.mask, generator, parallel=self.parallel, dtype=self.dtype, known=known
+        )
+
     def draw(self, n: int, *, seed: int = 0) -> Drawn:
         """n sequences with the number of network calls and categorical draws."""
         generator = torch.Generator().manual_seed(seed)

@@ -11,7 +11,6 @@ Source: Inversion-Free Image Editing with Natural Language, CVPR 2024.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -27,6 +26,9 @@ from vestige.engines.diffusion.schedules import grid, to_eps
 from vestige.nn.attention_tap import tapped
 from vestige.nn.text import token_ids
 
+#: Cross maps of at most so many places say where words act.
+_MOST_PLACES = 256
+
 
 @dataclass
 class InfEdit:
@@ -35,7 +37,8 @@ class InfEdit:
     source_guidance, target_guidance: w_s (1, or a picture edited with its own prompt changes) and w_t. strength: share
     of the schedule that is run. cross_share, self_share: shares of the run in which the target takes the source's cross
     maps for common words, and its queries and keys; 0 and 0 with ``blend`` off is the bare method (DDCM).
-    edit_threshold, keep_threshold: of the word maps that confine the edit.
+    edit_threshold, keep_threshold: of the word maps that confine the edit; these are summed over the layers of up to
+    16×16 places and over the steps so far, the largest of the words at each place is divided by its maximum.
 
     Step: e_s, e_t noise estimates of the branches; z0_t = z0 + [(z_t - z_s) - sigma (e_t - e_s)]/alpha; then every
     branch z' = alpha' z0_branch + sigma' n with one shared n.
@@ -79,7 +82,8 @@ class InfEdit:
             return torch.randn(z0.shape, generator=generator).to(z0)
 
         ids = [token_ids(model.tokenizer, prompts).to(z0.device) for prompts in (sources, targets)]
-        control = _Control(ids[0], ids[1], model.tokenizer, [word.lower() for word in keep])
+        height, width = (int(side) for side in z0.shape[-2:])
+        control = _Control(ids[0], ids[1], model.tokenizer, [word.lower() for word in keep], (height, width))
         c_source, c_target = (model.context(part) for part in ids)
         null = model.embed([""] * n)
         contexts = [c_source, c_target, c_source]
@@ -99,7 +103,7 @@ class InfEdit:
             ]
             if self.blend and i > 0:
                 least = max(self.edit_threshold, 0.15 / alpha)
-                edited, kept = control.masks(z0.shape[-2:], min(least, 0.95), self.keep_threshold)
+                edited, kept = control.masks(min(least, 0.95), self.keep_threshold)
                 estimates[1] = torch.where(edited, estimates[1], estimates[2])
                 estimates[1] = torch.where(kept, z0, estimates[1])
             shared = noise()
@@ -129,16 +133,20 @@ class InfEdit:
 
 @dataclass
 class _Control:
-    """Attention control over rows [source, target, layout, others], N each; an `AttentionHook`."""
+    """Attention control over rows [source, target, layout, others], N each; an `AttentionHook`.
+
+    size: of the latents. total: cross maps 3N×words×h×w, summed over layers, heads and steps.
+    """
 
     source: torch.Tensor
     target: torch.Tensor
     tokenizer: Any
     keep: list[str]
+    size: tuple[int, int]
     cross_on: bool = False
     self_on: bool = False
     collect: bool = False
-    seen: list[torch.Tensor] = field(default_factory=list)
+    total: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         pairs = [align(a.tolist(), b.tolist()) for a, b in zip(self.source, self.target)]
@@ -159,7 +167,6 @@ class _Control:
     def begin(self, cross_on: bool, self_on: bool, collect: bool) -> None:
         """Set what the next call of the network does."""
         self.cross_on, self.self_on, self.collect = cross_on, self_on, collect
-        self.seen = []
 
     def qkv(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cross: bool, name: str
@@ -177,7 +184,7 @@ class _Control:
         return q, k, v
 
     def wants_maps(self, cross: bool, queries: int) -> bool:
-        return cross and (self.cross_on or (self.collect and queries <= 256))
+        return cross and (self.cross_on or (self.collect and queries <= _MOST_PLACES))
 
     def maps(self, maps: torch.Tensor, cross: bool, name: str) -> torch.Tensor:
         n = len(self.source)
@@ -186,23 +193,32 @@ class _Control:
             common = (self.twin >= 0)[:, None, None, :]
             taken = torch.where(common, maps[:n].gather(-1, twins), maps[n : 2 * n])
             maps = torch.cat([maps[:n], taken, maps[2 * n :]])
-        if self.collect and maps.shape[2] <= 256:
-            side = math.isqrt(maps.shape[2])
-            if side * side == maps.shape[2]:
-                flat = maps[: 3 * n].mean(1).transpose(1, 2).unflatten(2, (side, side))
-                self.seen.append(flat)
+        if self.collect and maps.shape[2] <= _MOST_PLACES:
+            self._add(maps[: 3 * n])
         return maps
 
-    def masks(
-        self, size: tuple[int, ...], edit_threshold: float, keep_threshold: float
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """bool N×1×h×w: where edited words act (all, when no word differs), and where kept words are."""
+    def _add(self, maps: torch.Tensor) -> None:
+        """Maps 3N×heads×places×words, of latents halved some times, to the sum at the size of the latents."""
+        height, width = self.size
+        while height * width > maps.shape[2]:
+            height, width = -(-height // 2), -(-width // 2)
+        if height * width != maps.shape[2]:
+            return
+        flat = maps.mean(1).transpose(1, 2).unflatten(2, (height, width))
+        grown = F.interpolate(flat, size=self.size, mode="bilinear")
+        self.total = grown if self.total is None else self.total + grown
+
+    def masks(self, edit_threshold: float, keep_threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """bool N×1×h×w: where edited words act (all, when no word differs), and where kept words are.
+
+        Edited are words of the source that go, where the layout branch looks at them, and words of the target that
+        come, where the target does: prompts that only add words have none of the former.
+        """
         n = len(self.source)
-        shape = (n, 1, *size)
-        if not self.seen:
-            return torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
-        resized = [F.interpolate(m, size=size, mode="bilinear") for m in self.seen]
-        source, target, layout = torch.stack(resized).mean(0).chunk(3)
+        if self.total is None:
+            everywhere = torch.ones((n, 1, *self.size), dtype=torch.bool, device=self.source.device)
+            return everywhere, ~everywhere
+        source, target, layout = self.total.chunk(3)
         edited = _above(target, self.new_words, edit_threshold) | _above(layout, self.old_words, edit_threshold)
         nothing = ~(self.new_words.any(1) | self.old_words.any(1))
         edited = edited | nothing[:, None, None, None]
@@ -210,12 +226,10 @@ class _Control:
 
 
 def _above(maps: torch.Tensor, words: torch.Tensor, threshold: float) -> torch.Tensor:
-    """bool N×1×h×w: places where the mean map of the chosen words reaches ``threshold`` of its range."""
-    weights = words.to(maps.dtype)[:, :, None, None]
-    mean = (maps * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
-    low, high = mean.amin((2, 3), keepdim=True), mean.amax((2, 3), keepdim=True)
-    scaled = (mean - low) / (high - low).clamp(min=1e-8)
-    return (scaled >= threshold) & words.any(1)[:, None, None, None]
+    """bool N×1×h×w: places where the largest map of the chosen words reaches ``threshold`` of its maximum."""
+    chosen = torch.where(words[:, :, None, None], maps, 0.0).amax(1, keepdim=True)
+    scaled = chosen / chosen.amax((2, 3), keepdim=True).clamp(min=1e-8)
+    return (scaled > threshold) & words.any(1)[:, None, None, None]
 
 
 def align(source: Sequence[int], target: Sequence[int]) -> list[int]:

@@ -5,15 +5,19 @@ Source: Unified Auto-Encoding with Masked Diffusion, arXiv 2024.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from vestige.core.errors import UsageError
+from vestige.core.errors import InputError, UsageError
+from vestige.engines.described import read_description, save_described
 from vestige.engines.diffusion.losses import stratified_levels
 from vestige.engines.diffusion.samplers import Denoiser, Sampler, sample
 from vestige.engines.diffusion.schedules import Schedule, cosine, grid
+from vestige.engines.run_state import load_trained
 from vestige.nn.blocks import take
 from vestige.nn.dit import AdaBlock, AdaHead, TimeEmbedding
 from vestige.nn.vit import patchify, unpatchify
@@ -201,3 +205,23 @@ class UMD(nn.Module):
 def _error(found: torch.Tensor, wanted: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
     squared = (found - wanted).square()
     return (squared if places is None else take(squared, places)).mean()
+
+
+def save_umd(model: UMD, path: str | Path, classes: Sequence[str] = ()) -> None:
+    """Write a model with its configuration and the names of its classes; `load_umd` reads it back."""
+    save_described(path, model, "umd", {"config": asdict(model.config), "classes": list(classes)})
+
+
+def load_umd(path: str | Path) -> tuple[UMD, list[str]]:
+    """The model of `save_umd` and the names of its classes.
+
+    Raises InputError for files that are missing, damaged or hold something else.
+    """
+    description = read_description(path, "umd")
+    try:
+        model = UMD(UMDConfig(**description["config"]))
+        classes = [str(name) for name in description["classes"]]
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise InputError(f"{path} does not say which network it belongs to ({str(error)[:120]}).") from None
+    load_trained(path, model)
+    return model, classes

@@ -1,6 +1,19 @@
 """Learning representations without labels."""
 
-from vestige.core.catalogue import System
+from vestige.core.catalogue import Command, System
+
+
+def _learn(slug: str) -> tuple[Command, ...]:
+    """The words of a masked model on a user's folder."""
+    return (
+        Command(
+            f"vestige learn {slug} --data data/retain -o out/{slug}",
+            "a folder of pictures, with or without labels",
+            "encoder.safetensors, read by load_backbone; figures of its features beside random weights",
+            quick="--set steps=2 --set batch_size=8 --set width=16 --set depth=1",
+        ),
+    )
+
 
 SYSTEMS = (
     System(
@@ -10,6 +23,9 @@ SYSTEMS = (
         title="ColorMAE: Exploring data-independent masking strategies in Masked AutoEncoders",
         venue="ECCV 2024",
         target="vestige.pretraining.color_mae:ColorMAE",
+        commands=_learn("color_mae"),
+        network="recipe",
+        subject="dataset",
     ),
     System(
         "dmjd",
@@ -18,6 +34,9 @@ SYSTEMS = (
         title="Disjoint Masking with Joint Distillation for Efficient Masked Image Modeling",
         venue="arXiv 2022 (IEEE TMM)",
         target="vestige.pretraining.dmjd:DMJD",
+        commands=_learn("dmjd"),
+        network="recipe",
+        subject="dataset",
     ),
     System(
         "lut",
@@ -26,6 +45,9 @@ SYSTEMS = (
         title="Learning with Unmasked Tokens Drives Stronger Vision Learners",
         venue="ECCV 2024",
         target="vestige.pretraining.lut:LUT",
+        commands=_learn("lut"),
+        network="recipe",
+        subject="dataset",
     ),
     System(
         "mask_align",
@@ -48,6 +70,9 @@ SYSTEMS = (
         title="DropPos: Pre-Training Vision Transformers by Reconstructing Dropped Positions",
         venue="NeurIPS 2023",
         target="vestige.pretraining.droppos:DropPos",
+        commands=_learn("droppos"),
+        network="recipe",
+        subject="dataset",
     ),
     System(
         "mp3",
@@ -56,6 +81,9 @@ SYSTEMS = (
         title="Position Prediction as an Effective Pretraining Strategy",
         venue="ICML 2022",
         target="vestige.pretraining.mp3:MP3",
+        commands=_learn("mp3"),
+        network="recipe",
+        subject="dataset",
     ),
     System(
         "mfm_seg",
@@ -135,5 +163,8 @@ SYSTEMS = (
         venue="CVPR 2022",
         target="vestige.pretraining.mae:MAE",
         kind="baseline",
+        commands=_learn("mae"),
+        network="recipe",
+        subject="dataset",
     ),
 )

@@ -95,3 +95,7 @@ class DropPos(MaskedModel):
         assert view.hidden is not None
         right = self.decoder(view.tokens).argmax(-1) == view.plan.ids_keep
         return float(right[view.hidden].float().mean())
+
+    def error(self, images: Tensor, generator: torch.Generator) -> float:
+        """Share of positions that are not found: the loss itself changes its target while it is trained."""
+        return 1 - self.accuracy(images, generator)

@@ -37,7 +37,7 @@ class LUT(MAE):
     tokens of view v)); z_v = the same without predictor, from a slow copy of the encoder and the projector that sees
     the whole view. Only view 1, without changes of colour, is reconstructed. hidden: width of the MLPs (4096 in the
     paper, for ViT-B). momentum: of the slow copy, rising to 1 along a cosine over the training; `advance` moves it.
-    augment: False takes the images as both views.
+    augment: False takes the images as both views. weight 0 is MAE on the same views.
 
     Source: Learning with Unmasked Tokens Drives Stronger Vision Learners, ECCV 2024.
 
@@ -88,6 +88,8 @@ class LUT(MAE):
 
     def parts(self, view: View) -> dict[str, tuple[float, Tensor]]:
         n = len(view.images) // 2
+        if not self.weight:  # MAE on these views: neither the slow copy nor its summaries are needed
+            return {"pixels": (1.0, self.objectives[0](view.first(n)))}
         pooled = view.tokens[:, self.encoder.extra :].mean(1)
         q = self.predictor(self.projector(pooled))
         z = self.summaries(view.patches).roll(n, 0)

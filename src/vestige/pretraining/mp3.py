@@ -61,3 +61,7 @@ class MP3(MaskedModel):
         """Share of patches put in the right cell; 1/L by chance."""
         view = self.look(images, generator)
         return float((self.logits(view).argmax(-1) == view.plan.order).float().mean())
+
+    def error(self, images: Tensor, generator: torch.Generator) -> float:
+        """Share of patches put in a wrong cell."""
+        return 1 - self.accuracy(images, generator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from vestige.engines.masked.evaluate import (
 )
 from vestige.engines.masked.masking import uniform
 from vestige.engines.masked.model import MaskedModel
+from vestige.nn.blocks import take
 from vestige.nn.vit import ViT
 from vestige.pretraining.color_mae import ColorMask
 from vestige.pretraining.droppos import DropPos
@@ -35,7 +36,7 @@ from vestige.pretraining.mp3 import MP3
 
 #: Part of the name of a record: raise the version when the meaning of a figure changes. tokens, judged: test pictures
 #: for figures about tokens and about positions. scenes: drawn pictures to fit and to judge the segmentation with.
-PROTOCOL: dict[str, Any] = {"version": 1, "k": 20, "tokens": 200, "judged": 1000, "scenes": [500, 250]}
+PROTOCOL: dict[str, Any] = {"version": 2, "k": 20, "tokens": 200, "judged": 1000, "scenes": [500, 250]}
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Judged:
     """The test pictures, their frozen features and the linear probe."""
 
     pack: Pack
-    features: Tensor
-    classifier: LinearClassifier
+    features: Tensor = field(default_factory=lambda: torch.empty(0))
+    classifier: LinearClassifier | None = None
 
     def images(self, count: int) -> Tensor:
         return torch.from_numpy(self.pack.images[:count]).float() / 255
@@ -57,10 +58,14 @@ def measure(model: MaskedModel, name: str, labelled: Pack, test: Pack) -> dict[s
     """Figures of a frozen model; test pictures decide nothing.
 
     "knn", "linear": accuracy on ``test``, with ``labelled`` as bank and to fit the classifier, whose weight decay is
-    chosen on a tenth of it. "effective_rank", "attention_distance" (in patches, mean over the heads of the last two
-    blocks): over whole test pictures. The rest by `DIAGNOSTICS`.
+    chosen on a tenth of it. "quarter": of the linear probe where encoder and probe are given a random quarter of the
+    patches of every picture. "effective_rank", "attention_distance" (in patches, mean over the heads of the last two
+    blocks): over whole test pictures. The rest by `DIAGNOSTICS`. A network that sees patches alone has only positions.
     """
     model.eval()
+    if not len(model.encoder.blocks):
+        with torch.no_grad():
+            return positions(model, Judged(test))
     encoder = model.encoder
     x, y = extract(encoder, labelled.images, batch_size=250), torch.from_numpy(labelled.labels)
     test_x, truth = extract(encoder, test.images, batch_size=250), torch.from_numpy(test.labels)
@@ -72,6 +77,7 @@ def measure(model: MaskedModel, name: str, labelled: Pack, test: Pack) -> dict[s
     judged = Judged(test, test_x, classifier)
     images = judged.images(PROTOCOL["tokens"])
     with torch.no_grad():
+        found["quarter"] = quarter(encoder, labelled, test)
         found["effective_rank"] = effective_rank(encoder(images)[:, encoder.extra :])
         last = range(max(0, len(encoder.blocks) - 2), len(encoder.blocks))
         distances = [float(attention_distance(encoder, images, block).mean()) for block in last]
@@ -79,6 +85,24 @@ def measure(model: MaskedModel, name: str, labelled: Pack, test: Pack) -> dict[s
         for diagnose in DIAGNOSTICS.get(name.partition("/")[0], ()):
             found |= diagnose(model, judged)
     return found
+
+
+def quarter(encoder: ViT, labelled: Pack, test: Pack) -> float:
+    """Accuracy on ``test`` of a linear probe on what the encoder makes of a random quarter of each picture."""
+    generator = _generator()
+
+    def features(pack: Pack) -> Tensor:
+        parts = []
+        for chosen in torch.from_numpy(pack.images).split(250):
+            patches = encoder.patches(chosen.float() / 255)
+            plan = uniform(len(patches), encoder.config.grid, generator, ratio=0.75)
+            tokens = encoder.encode(take(patches, plan.ids_keep), plan.ids_keep)
+            parts.append(tokens[:, encoder.extra :].mean(1))
+        return torch.cat(parts)
+
+    labels, truth = torch.from_numpy(labelled.labels), torch.from_numpy(test.labels)
+    fitted = fit_linear(features(labelled), labels, int(max(labels.max(), truth.max())) + 1)
+    return fitted.accuracy(features(test), truth)
 
 
 def fine_tuned(
@@ -105,6 +129,7 @@ def shuffled(model: MaskedModel, judged: Judged) -> dict[str, float]:
         ids = torch.rand(patches.shape[:2], generator=generator).argsort(1)
         parts.append(encoder.encode(patches, ids)[:, encoder.extra :].mean(1))
     truth = torch.from_numpy(judged.pack.labels[: len(images)])
+    assert judged.classifier is not None
     return {
         "linear_in_place": judged.classifier.accuracy(judged.features[: len(images)], truth),
         "linear_shuffled": judged.classifier.accuracy(torch.cat(parts), truth),

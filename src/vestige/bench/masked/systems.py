@@ -31,22 +31,24 @@ METHODS: dict[str, Any] = {method.slug: method for method in (MAE, ColorMAE, Dro
 OWN: dict[str, dict[str, Any]] = {"lut": {"hidden": 512, "momentum": 0.99}}
 SCALE = {"mp3": 0.6, "droppos": 0.6}
 
-#: A network that a processor core trains usefully in minutes, and its training. The decoder is one wide block: what
-#: mask tokens ask and answer there depends on their place alone, so that it is projected once for the whole batch, and
-#: an update takes as long as with two blocks of 96.
-SIZES = {"width": 128, "depth": 6, "heads": 4, "decoder_width": 160, "decoder_depth": 1, "decoder_heads": 5}
+#: A network that a processor core trains to a flat curve in minutes, and its training. The decoder is one block: what
+#: mask tokens ask and answer there depends on their place alone, so that it is projected once for the whole batch.
+SIZES: dict[str, Any] = {
+    "size": 32, "patch": 4, "width": 96, "depth": 4, "heads": 4, "decoder_width": 96, "decoder_depth": 1,
+    "decoder_heads": 4,
+}  # fmt: skip
 OPTIMISATION: dict[str, Any] = {
     "batch_size": 128, "lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.05, "warmup": 0.05, "clip": 3.0,
 }  # fmt: skip
 
 
-def networks(sizes: Mapping[str, int]) -> tuple[ViTConfig, DecoderConfig]:
+def networks(sizes: Mapping[str, Any]) -> tuple[ViTConfig, DecoderConfig]:
     """Encoder and decoder of the given `SIZES`."""
-    encoder = ViTConfig(width=sizes["width"], depth=sizes["depth"], heads=sizes["heads"])
+    encoder = ViTConfig(sizes["size"], sizes["patch"], sizes["width"], sizes["depth"], sizes["heads"])
     return encoder, DecoderConfig(sizes["decoder_width"], sizes["decoder_depth"], sizes["decoder_heads"])
 
 
-def build_method(name: str, sizes: Mapping[str, int] = SIZES) -> MaskedModel:
+def build_method(name: str, sizes: Mapping[str, Any] = SIZES) -> MaskedModel:
     """A system by its slug, or a baseline by "slug/variant" (see `VARIANTS`), with random weights.
 
     Raises UsageError for an unknown name.
@@ -111,11 +113,23 @@ def _two_blocks(n: int, grid: Grid, generator: torch.Generator) -> MaskPlan:
     return MaskPlan.cat([block(n, grid, generator, ratio=0.6) for _ in range(2)])
 
 
+def _patch_alone(encoder: ViTConfig, decoder: DecoderConfig) -> MaskedModel:
+    """MP3's task for a network that sees one patch at a time: what content alone tells about the place."""
+    model = MP3(replace(encoder, depth=0))
+    width, wide = encoder.width, 2 * encoder.width
+    model.head = nn.Sequential(  # type: ignore[assignment]
+        nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, encoder.length)
+    )
+    return model
+
+
 #: What the systems are held against, beside MAE and random weights.
 VARIANTS: dict[str, Callable[[ViTConfig, DecoderConfig], MaskedModel]] = {
     "mae/replacement": FullTokenMAE,
     "mae/simmim": lambda encoder, decoder: FullTokenMAE(encoder, replace(decoder, depth=0)),
     "mp3/all_keys": lambda encoder, decoder: MP3(encoder, eta=0.0),
+    "mp3/patch_alone": _patch_alone,
+    "lut/no_context": lambda encoder, decoder: LUT(encoder, decoder, weight=0.0, **OWN["lut"]),
     "dmjd/one_view": _one_view,
     "dmjd/masked_only": partial(DMJD, visible_weight=0.0),
     "dmjd/independent": _independent,

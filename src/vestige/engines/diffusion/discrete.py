@@ -142,17 +142,26 @@ def first_hitting(
     dtype: torch.dtype = torch.float64,
     method: Method = "gumbel",
     on_time: Callable[[torch.Tensor], None] | None = None,
+    known: torch.Tensor | None = None,
 ) -> Drawn:
     """Go from one reveal to the next instead of through a time grid: exact, with L calls and one draw each.
 
     While n places are hidden, the next reveal happens at t <- t·u^(1/n) and hits one of them uniformly. A model that
     does not see t needs no times; ``on_time`` is given them (N,) before each call for one that does. parallel: k
-    places are revealed by one call, L/k calls in all, ignoring how they depend on each other.
+    places are revealed by one call, L/k calls in all, ignoring how they depend on each other. known: sequences N×L to
+    fill in, ``mask`` where a place is hidden, as many in each. Raises UsageError when their counts differ.
     """
     _check(shape, parallel)
     n, length = shape
     x = torch.full(shape, mask, device=generator.device)
-    order = torch.rand(shape, generator=generator, device=generator.device).argsort(1)
+    chances = torch.rand(shape, generator=generator, device=generator.device)
+    if known is not None:
+        hidden = (known == mask).to(x.device)
+        if known.shape != shape or len(hidden.sum(1).unique()) != 1 or not hidden.any():
+            raise UsageError("Every sequence to fill in must have as many hidden places, at least one.")
+        x, length = known.to(x.device), int(hidden[0].sum())
+        chances = chances + 2 * (~hidden)
+    order = chances.argsort(1)[:, :length]
     time = torch.ones(n, dtype=torch.float64, device=x.device)
     calls = 0
     for begin in range(0, length, parallel):

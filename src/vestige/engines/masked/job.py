@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vestige.core.runtime import rng
 from vestige.data.packs import Pack
 from vestige.engines.masked.augment import random_resized_crop
-from vestige.engines.masked.evaluate import extract, knn_accuracy, probe
+from vestige.engines.masked.evaluate import extract, knn_accuracy
 from vestige.engines.masked.model import MaskedModel
 from vestige.engines.recipe import Job, RecipeContext
 from vestige.nn.backbone import save_backbone
@@ -40,18 +40,17 @@ def masked_job(
     ctx: RecipeContext,
     model: MaskedModel,
     train: Pack,
-    test: Pack,
     *,
     validation: Pack | None = None,
+    evaluate: Callable[[MaskedModel], Mapping[str, Any]] | None = None,
     scale: tuple[float, float] = (0.2, 1.0),
-    about: Mapping[str, Any] | None = None,
 ) -> Job:
-    """A job that trains ``model`` on the images of ``train`` and compares its frozen features with random weights.
+    """A job that trains ``model`` on the images of ``train``.
 
     The images stay on the device as uint8; a batch is a vector of indices, and the step cuts a random rectangle
     (``scale``: share of the area) and flips, unless the model makes views of its own (``model.own_views``).
-    evaluate -> {"knn", "linear", "random_knn", "random_linear", "epochs"} on ``test``; save writes
-    encoder.safetensors. validation: items to follow k-NN accuracy by, split in halves (bank, queries).
+    validation: pictures held out, by which "error" is followed (`MaskedModel.error`) and, where they have labels,
+    "knn": accuracy of the second half with the first as bank. save writes encoder.safetensors, for `load_backbone`.
     """
     images = torch.from_numpy(train.images).to(ctx.device)
     config = ctx.config
@@ -75,16 +74,21 @@ def masked_job(
 
     def validate(module: nn.Module) -> dict[str, float]:
         assert validation is not None
-        half = len(validation) // 2
-        x, y = extract(module, validation.images), torch.from_numpy(validation.labels)
-        return {"knn": knn_accuracy(x[:half], y[:half], x[half:], y[half:], k=min(20, half))}
-
-    def evaluate(module: nn.Module) -> dict[str, Any]:
         assert isinstance(module, MaskedModel)
-        fresh = untrained(module.encoder, ctx.seed).to(ctx.device)
-        found = probe(module.encoder, train, test, seed=ctx.seed)
-        chance = probe(fresh, train, test, seed=ctx.seed)
-        return {**found, **{f"random_{name}": value for name, value in chance.items()}, **(about or {})}
+        pictures = torch.from_numpy(validation.images).to(ctx.device).float() / 255
+        parts = pictures.split(250)
+        generator = torch.Generator(ctx.device).manual_seed(0)
+        found = {"error": sum(len(p) * module.error(p, generator) for p in parts) / len(pictures)}
+        half = len(validation) // 2
+        if half and validation.labels.min() >= 0:
+            x, y = extract(module, validation.images), torch.from_numpy(validation.labels)
+            found["knn"] = knn_accuracy(x[:half], y[:half], x[half:], y[half:], k=min(20, half))
+        return found
+
+    def evaluated(module: nn.Module) -> Mapping[str, Any]:
+        assert isinstance(module, MaskedModel)
+        assert evaluate is not None
+        return evaluate(module)
 
     def save(module: nn.Module, out: Path) -> None:
         assert isinstance(module, MaskedModel)
@@ -92,8 +96,8 @@ def masked_job(
 
     order = EpochOrder(len(train), config.batch_size, ctx.seed)
     return Job(
-        model, step, order, validate=validate if validation is not None else None, evaluate=evaluate, save=save,
-        on_step=on_step,
+        model, step, order, validate=validate if validation is not None else None,
+        evaluate=evaluated if evaluate is not None else None, save=save, on_step=on_step,
     )  # fmt: skip
 
 

@@ -126,6 +126,10 @@ class MaskedModel(nn.Module):
     def forward(self, batch: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         return self.loss(batch, generator)
 
+    def error(self, images: Tensor, generator: torch.Generator) -> float:
+        """What a training is followed by on pictures held out, less is better: the loss, unless a method has better."""
+        return float(self.loss(images, generator)["loss"])
+
     def features(self, images: Tensor, pool: str = "mean") -> Tensor:
         """Images N×3×H×W -> N×width; see `ViT.features`."""
         return self.encoder.features(images, pool)

@@ -1,0 +1,1 @@
+"""What the verbs do with files by the systems of the generation wing."""
