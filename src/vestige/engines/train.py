@@ -49,6 +49,7 @@ from vestige.engines.run_state import (
     write_model,
 )
 from vestige.engines.train_config import TrainConfig
+from vestige.nn.layout import channels_last, safe_strides
 
 __all__ = [
     "Batch", "Interrupted", "NonFiniteLossError", "Step", "TrainConfig", "TrainResult", "Trainer", "clear_run",
@@ -170,9 +171,7 @@ class Trainer:
         c = self.config
         if self.device.type == "cpu":
             runtime.keep_freed_memory()
-        bf16 = c.precision == "bf16" or (
-            c.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        )
+        bf16 = c.precision == "bf16" or (c.precision == "auto" and runtime.bf16_pays(self.device))
         chosen = [self.device.index] if self.device.index is not None and self.device.type != "cpu" else c.devices
         self.fabric = Fabric(
             accelerator=self.device.type,
@@ -185,8 +184,9 @@ class Trainer:
         self.device = self.fabric.device
         self.leader = self.fabric.is_global_zero
         self.model.to(self.device)
+        safe_strides(self.model)
         if c.channels_last:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels_last(self.model)
         self.ema = EMA(self.model, c.ema) if c.ema is not None else None
         if c.compile:
             self.model.compile()
@@ -370,18 +370,18 @@ def _loss_of(scalars: Any) -> Tensor:
     return loss
 
 
-def _to_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
+def _to_device(batch: Batch, device: torch.device, last: bool) -> Batch:
     """The batch with every tensor in it on ``device``."""
     if isinstance(batch, Tensor):
-        if channels_last and batch.ndim == 4:
+        if last and batch.ndim == 4:
             return batch.to(device, non_blocking=True, memory_format=torch.channels_last)
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
-        return {k: _to_device(v, device, channels_last) for k, v in batch.items()}
+        return {k: _to_device(v, device, last) for k, v in batch.items()}
     if isinstance(batch, tuple | list):
-        moved = [_to_device(v, device, channels_last) for v in batch]
+        moved = [_to_device(v, device, last) for v in batch]
         return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
     if is_dataclass(batch) and not isinstance(batch, type):
-        changed = {f.name: _to_device(getattr(batch, f.name), device, channels_last) for f in fields(batch) if f.init}
+        changed = {f.name: _to_device(getattr(batch, f.name), device, last) for f in fields(batch) if f.init}
         return replace(batch, **changed)
     return batch

@@ -18,6 +18,7 @@ from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import folder_atomic, read_json, write_atomic
 from vestige.nn.backbone import Wrapped, load_backbone, save_backbone
+from vestige.nn.layout import safe_strides
 from vestige.nn.resnet import ResNet
 
 
@@ -78,7 +79,7 @@ def load_classifier(path: str | Path, *, build: str = "") -> Classifier:
     if build:
         model = _built(build)
         _fill(model, subject.state_dict(), path, build)
-        return Classifier(path, model.eval(), "built", digest=subject.sha256)
+        return Classifier(path, safe_strides(model).eval(), "built", digest=subject.sha256)
     if subject.kind == "diffusers":
         raise InputError(f"{path} is a diffusers pipeline, which classifies nothing; give an image classifier.")
     if subject.kind == "transformers":
@@ -99,7 +100,7 @@ def load_classifier(path: str | Path, *, build: str = "") -> Classifier:
 
 
 def _transformers(path: Path, subject: ModelSubject) -> Classifier:
-    model: Any = subject.load()
+    model: Any = safe_strides(subject.load())
     config: Any = model.config
     names = getattr(config, "id2label", None) or {}
     if not type(model).__name__.endswith("ForImageClassification"):

@@ -140,7 +140,8 @@ class CentralDifferenceConv2d(nn.Conv2d):
         inset = self.dilation[0] * (self.kernel_size[0] // 2) - int(self.padding[0])
         centre = x if inset <= 0 else x[:, :, inset:-inset, inset:-inset]
         summed = self.weight.sum((2, 3), keepdim=True)
-        return found - self.theta * F.conv2d(centre, summed, None, self.stride, 0, 1, self.groups)
+        centre = centre[..., :: self.stride[0], :: self.stride[1]]  # not as a stride: see vestige.nn.layout
+        return found - self.theta * F.conv2d(centre, summed, groups=self.groups)
 
 
 def neighbour_residual(x: Tensor, step: int = 2) -> Tensor:

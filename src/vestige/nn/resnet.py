@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vestige.core.errors import UsageError
+from vestige.nn.layout import safe_strides
 
 DEPTHS: dict[int, tuple[bool, tuple[int, int, int, int]]] = {
     18: (False, (2, 2, 2, 2)),
@@ -122,6 +123,7 @@ class ResNet(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        safe_strides(self)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The outputs of the four stages, N×C×h×w each."""

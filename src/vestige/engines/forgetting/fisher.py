@@ -21,6 +21,7 @@ from vestige.engines.forgetting.losses import task_loss
 from vestige.engines.forgetting.per_sample import Tapped, once_each, tappable
 from vestige.engines.forgetting.samples import Batch, Samples
 from vestige.nn.access import evaluating, outputs
+from vestige.nn.layout import channels_last, channels_last_helps, safe_strides
 
 Output = Literal["loss", "output_norm"]
 
@@ -61,13 +62,16 @@ def importance(
         raise UsageError("There are no samples to take the importance from.")
     if output not in ("loss", "output_norm"):
         raise UsageError(f"output is {output!r}; choose loss or output_norm.")
+    safe_strides(model)
     total = {name: torch.zeros_like(p) for name, p in _trained(model).items()}
     device = next(model.parameters()).device
     with evaluating(model):
         if per_sample:
             probe = next(samples.take(range(min(2, len(samples)))).batches(2, device=device)).x
             if output == "loss" and tappable(model, total, probe) and once_each(model, total, probe):
-                fast = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                fast = copy.deepcopy(model)
+                if channels_last_helps(fast):
+                    channels_last(fast)
                 with Tapped(fast, total) as tapped:
                     for batch in samples.batches(batch_size, device=device):
                         tapped.add_squares(partial(_value_at, fast, batch, output), batch.x)
@@ -91,7 +95,7 @@ def mean_gradient(
     model: nn.Module, samples: Samples | Batch, *, output: Output = "loss", batch_size: int = 256
 ) -> dict[str, Tensor]:
     """The gradient of the mean loss over the samples, by parameter name, in eval mode."""
-    names, parameters = zip(*model.named_parameters(), strict=True)
+    names, parameters = zip(*safe_strides(model).named_parameters(), strict=True)
     flags = [p.requires_grad for p in parameters]
     total = [torch.zeros_like(p) for p in parameters]
     device = parameters[0].device
@@ -126,6 +130,7 @@ def sample_gradients(
     gradient is one product; normalisation layers in eval mode likewise. Any other parameter goes through
     `torch.func.vmap`. only: names of the parameters wanted.
     """
+    safe_strides(model)
     wanted = set(dict(model.named_parameters())) if only is None else set(only)
     device = next(model.parameters()).device
     with evaluating(model):

@@ -21,6 +21,7 @@ from vestige.engines.forgetting.cost import count
 from vestige.engines.forgetting.samples import Batch, Samples
 from vestige.engines.optim import learning_rate
 from vestige.nn.access import NORMS
+from vestige.nn.layout import channels_last, channels_last_helps, contiguous, safe_strides
 
 #: (model, batch, batch beside it or None) -> scalar to minimise.
 Loss = Callable[[nn.Module, Batch, Batch | None], Tensor]
@@ -110,7 +111,9 @@ def tune(
     mode. Raises UsageError for a mask that fits no parameter, or when nothing is trainable.
     """
     tuning = tuning or Tuning()
-    student = _laid_out(copy.deepcopy(model), torch.channels_last)
+    student = safe_strides(copy.deepcopy(model))
+    if channels_last_helps(student):
+        channels_last(student)
     run = _Run(student, list(phases), tuning, dict(mask or {}), l1, l1_on)
     tuned = Tuned(student)
     flags = [p.requires_grad for p in student.parameters()]
@@ -137,15 +140,8 @@ def tune(
     for parameter, flag in zip(student.parameters(), flags, strict=True):
         parameter.requires_grad_(flag)
         parameter.grad = None
-    _laid_out(student, torch.contiguous_format).eval()
+    contiguous(student).eval()
     return tuned
-
-
-def _laid_out(model: nn.Module, memory_format: torch.memory_format) -> nn.Module:
-    """The model with its convolutions in that layout: channels last is up to half as fast again on a CPU."""
-    if any(isinstance(part, nn.Conv2d) for part in model.modules()):
-        model.to(memory_format=memory_format)  # type: ignore[call-overload]
-    return model
 
 
 class _Run:

@@ -1,6 +1,6 @@
 """A small autoencoder of photographs for the zoo of generators: its round trips are pictures that it re-made.
 
-    vestige learn zoo_vae --set precision=bf16
+    vestige learn zoo_vae --set precision=auto
     vestige learn zoo_vae --set widths=16+32+48 --set latent=16 --out FOLDER
 
 Sides shrink by eight to latents of eight channels, without attention: another factor, width and training set than

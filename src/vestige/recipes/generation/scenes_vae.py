@@ -1,7 +1,7 @@
 """A small KL-VAE of 64-pixel scenes and photographs, saved as a diffusers ``AutoencoderKL`` folder.
 
     vestige learn scenes_vae
-    vestige learn scenes_vae --set precision=bf16 --set steps=1800   # processors with bf16 units
+    vestige learn scenes_vae --set precision=auto --set steps=1800   # bfloat16 where there are units for it
 
 The sides shrink by four, to 16×16 latents of four channels; the middle blocks attend. The base of the marks that live
 in an image decoder (WOUAF, Stable Signature, Safe-SD) and of latent diffusion on scenes. Half of a batch are crops of

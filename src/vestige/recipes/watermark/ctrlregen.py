@@ -99,7 +99,7 @@ RECIPE = Recipe(
     build=build,
     config=TrainConfig(
         steps=1150, batch_size=16, lr=8e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup=60, ema=0.99,
-        precision="bf16", log_every=20, validate_every=400, checkpoint_every=100,
+        precision="auto", log_every=20, validate_every=400, checkpoint_every=100,
     ),
     reach={"loss": "below 'loss, no controls', which is that of the model alone"},
     options=OPTIONS,

@@ -100,7 +100,7 @@ RECIPE = Recipe(
     about="A network that keeps pictures and ruins hidden payloads.",
     build=build,
     config=TrainConfig(
-        steps=2000, batch_size=8, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, warmup=60, precision="bf16",
+        steps=2000, batch_size=8, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, warmup=60, precision="auto",
         channels_last=True, validate_every=500, checkpoint_every=200,
     ),
     reach={"psnr": "at least 36 dB on covers", "bit_errors": "at least 0.45"},
