@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -137,6 +138,37 @@ class AnalyticHead:
         for part in (self.ridge.inverse, self.ridge.weights):
             state.update(part.contiguous().numpy().tobytes())
         return state.hexdigest()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything it keeps but the backbone, as tensors; see `resumed`."""
+        held = sorted(self._held.items())
+        projection = torch.zeros(0, self.width) if self._projection is None else self._projection
+        return {
+            "inverse": self.ridge.inverse, "weights": self.ridge.weights, "projection": projection,
+            "count": torch.tensor([self.ridge.count]), "classes": torch.tensor(self.classes, dtype=torch.int64),
+            "sizes": torch.tensor([self._sizes[c] for c in self.classes], dtype=torch.int64),
+            "held": torch.tensor([list(key) for key, _ in held], dtype=torch.uint8).reshape(len(held), 32),
+            "times": torch.tensor([times for _, times in held], dtype=torch.int64),
+        }  # fmt: skip
+
+    @classmethod
+    def resumed(cls, state: Mapping[str, Tensor], backbone: nn.Module | None, *, gamma: float) -> AnalyticHead:
+        """The head whose `state` this is; raises InputError for a state that does not fit together."""
+        try:
+            inverse, classes = state["inverse"], state["classes"].tolist()
+            head = cls(backbone, width=len(inverse), gamma=gamma, dtype=inverse.dtype)
+            fits = state["weights"].shape == (len(inverse), len(classes)) and state["held"].shape[1] == 32
+            if not fits or len(state["sizes"]) != len(classes) or len(state["times"]) != len(state["held"]):
+                raise ValueError
+            head.ridge.inverse, head.ridge.weights = inverse, state["weights"]
+            head.ridge.count, head.classes = int(state["count"]), classes
+            head._projection = state["projection"] if len(state["projection"]) else None
+            head._sizes = Counter(dict(zip(classes, state["sizes"].tolist(), strict=True)))
+            keys = (bytes(row) for row in state["held"].tolist())
+            head._held = Counter(dict(zip(keys, state["times"].tolist(), strict=True)))
+        except (KeyError, ValueError, IndexError, RuntimeError):
+            raise InputError("The state of this analytic head does not fit together; it is damaged.") from None
+        return head
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         places = torch.tensor([self.classes.index(c) for c in labels.tolist()], dtype=torch.int64)

@@ -147,7 +147,9 @@ def restoration(
             experts = sae.expert_latents(first, both["teach"], label)
             tuning, test = _parts(both["own"], both["rest"], label, seed)
             injected = sae.measure(first, other, label, test, tuning, experts, mode="inject_experts", alphas=(1.0, 2.0))
-            read = sae.measure(first, other, label, test, tuning, experts, retained=both["kept"])
+            read = sae.measure(
+                first, other, label, test, tuning, experts, retained=both["kept"], alphas=(0.0, 1.0, 5.0, 10.0)
+            )
             found.append({OWN: min(1.0, injected["restored"]), READ: min(1.0, read["restored"])})
         rows[name] = {which: float(np.mean([one[which] for one in found])) for which in (OWN, READ)}
     return rows

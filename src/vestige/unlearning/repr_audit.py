@@ -106,13 +106,15 @@ class ReprAudit:
 
     downstream: {name: labelled samples}, each split 80/20 with a fixed seed. Classes of a downstream set that are also
     forgotten must be declared by whoever reports the figures. most: at most so many samples for each CKA and probe.
+    reference: None where there is no retrained model: a row then has what needs none, and neither CKA to it nor AGL,
+    AGR and H-LR.
 
     Source: Are We Truly Forgetting? A Critical Re-examination of Machine Unlearning Evaluation Protocols, 2025. The
     form of the aggregate is this implementation's.
     """
 
     problem: ForgetProblem
-    reference: nn.Module = field(repr=False)
+    reference: nn.Module | None = field(repr=False)
     downstream: Mapping[str, Samples] = field(default_factory=dict, repr=False)
     k: int = 5
     debiased: bool = True
@@ -126,17 +128,22 @@ class ReprAudit:
         forget = p.train.take(p.forget_idx).sample(self.most, self.seed)
         self._sets = {"forget": forget, "retain": p.retain_sample(self.most, self.seed)}
         self._sets |= {name: s.sample(self.most, self.seed) for name, s in self.downstream.items()}
-        self._expected = {name: represent(self.reference, s) for name, s in self._sets.items()}
         self._originals = represent(p.model, forget)
-        self._reference_row = self._measured(self.reference)
+        self._expected: dict[str, np.ndarray] = {}
+        self._reference_row: dict[str, float] = {}
+        if self.reference is not None:
+            self._expected = {name: represent(self.reference, s) for name, s in self._sets.items()}
+            self._reference_row = self._measured(self.reference)
 
     @property
     def representation_metrics(self) -> list[str]:
         return [f"cka_{name}" for name in self._sets] + [f"knn_{name}" for name in self.downstream]
 
     def measure(self, model: nn.Module) -> dict[str, float]:
-        """One row: every metric, then AGL, AGR and H-LR against the retrained model."""
+        """One row: every metric, then AGL, AGR and H-LR against the retrained model where there is one."""
         row = self._measured(model)
+        if self.reference is None:
+            return row
         agl = closeness(row, self._reference_row, LOGIT)
         agr = closeness(row, self._reference_row, self.representation_metrics)
         return row | {"AGL": agl, "AGR": agr, "H-LR": harmonic(agl, agr)}
@@ -158,8 +165,8 @@ class ReprAudit:
             seed=p.seed,
         )  # fmt: skip
         features = {name: represent(model, s) for name, s in self._sets.items()}
-        for name, x in features.items():
-            row[f"cka_{name}"] = self._cka(x, self._expected[name])
+        for name, expected in self._expected.items():
+            row[f"cka_{name}"] = self._cka(features[name], expected)
         row["cka_original"] = self._cka(features["forget"], self._originals)
         for name, samples in self.downstream.items():
             fit, held = halves(samples, self.seed)

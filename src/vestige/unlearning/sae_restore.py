@@ -246,13 +246,16 @@ class SaeRestore:
     ) -> dict[str, float]:
         """How far the class comes back on ``test``, at the α that is best on ``tuning``; both hold all classes.
 
-        retained: pictures to fit the map on, which turns to the original's tail. alphas: tried, by default 1, 5 and 10,
-        and 0 with a map, which reads without strengthening anything. Returns "restored"
-        (accuracy on the class over the original's), "before" (the same without any of this), "alpha",
-        "false_restoration" (other pictures, steered alike, called the class beyond those the original calls so) and
-        "others" (accuracy on them). α is the one that restores most of those with a false restoration of at most
-        `MOST_FALSE`, the one with the least false restoration when there is none: a class that is steered into any
-        picture tells nothing about what the network still holds.
+        retained: pictures to fit the map on, which turns to the original's tail. alphas: tried, all above 0 unless
+        they are named: at 0 nothing is strengthened. Returns "restored" (accuracy on the class over the original's),
+        "before" (the same without any of this, the unlearned network's own), "alpha", "false_restoration" (other
+        pictures, steered alike, called the class beyond those the original calls so), "others" (accuracy on them)
+        and, with a map, "read": what the original's tail already reads at α = 0. That is what the activations still
+        hold for another reader, not restoration; only what "restored" is above it was brought back.
+
+        α is the one that restores most of those with a false restoration of at most `MOST_FALSE`, the one with the
+        least false restoration when there is none: a class that is steered into any picture tells nothing about what
+        the network still holds.
         """
         stitch = None if retained is None else self.stitch(unlearned, original, retained)
 
@@ -271,14 +274,12 @@ class SaeRestore:
                 "others": float((said == true)[true != label].mean()),
             }
 
-        tried = (1.0, 5.0, 10.0) if alphas is None else alphas
-        if alphas is None and retained is not None:
-            tried = (0.0, *tried)
-        rows = [row(tuning, alpha) for alpha in tried]
+        rows = [row(tuning, alpha) for alpha in ((1.0, 5.0, 10.0) if alphas is None else alphas)]
         sound = [r for r in rows if r["false_restoration"] <= MOST_FALSE]
         best = max(sound, key=itemgetter("restored")) if sound else min(rows, key=itemgetter("false_restoration"))
         before = _named(unlearned, test, label)[0] / _named(original, test, label)[0]
-        return {"before": before, **row(test, best["alpha"])}
+        read = {} if retained is None else {"read": row(test, 0.0)["restored"]}
+        return {"before": before, **read, **row(test, best["alpha"])}
 
 
 def _named(model: nn.Module, samples: Samples, label: int) -> tuple[float, float]:

@@ -77,7 +77,9 @@ def erase(
     audit: Annotated[
         str,
         typer.Option(
-            "--audit", help="quick, or full: trains models to compare with, for LiRA and RMIA.", rich_help_panel=_PANEL
+            "--audit",
+            help="brief, quick, or full: trains models to compare with, for LiRA and RMIA.",
+            rich_help_panel=_PANEL,
         ),
     ] = "quick",
     shadows: Annotated[
@@ -117,8 +119,8 @@ def erase(
         raise typer.Exit(editing.erase_files(paths, out, what, mode, mask, method, quality, keep_metadata, quiet))
     from vestige.app.forgetting import run as forgetting
 
-    if audit not in ("quick", "full"):
-        raise UsageError(f"--audit is {audit!r}; choose quick or full.")
+    if audit not in ("brief", "quick", "full"):
+        raise UsageError(f"--audit is {audit!r}; choose brief, quick or full.")
     if len(paths) != 1 or retain is None or out is None:
         raise UsageError("Give one model, --forget FOLDER, --retain FOLDER and --out FILE.")
     request = forgetting.Request(

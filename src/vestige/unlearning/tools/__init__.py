@@ -1,0 +1,1 @@
+"""What the systems of this wing do with the files of a user, one module a system."""
