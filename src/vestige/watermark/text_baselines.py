@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,10 @@ class GreenList:
         law = law * np.exp(self.delta * self.green(key, previous, np.arange(len(law))))
         return law / law.sum()
 
-    def generate(self, model: Any, prompt: Any, count: int, key: bytes, *, seed: int = 0) -> Generated:
+    def generate(
+        self, model: Any, prompt: Any, count: int, key: bytes, *, seed: int = 0, temperature: float = 1.0,
+        stop: Collection[int] = (),
+    ) -> Generated:  # fmt: skip
         """As `distortion_free_text.DistortionFreeText.generate`; the prompt holds a token or more."""
         generator = rng(seed, "green list")
         _needs_context(prompt, 1)
@@ -51,7 +55,7 @@ class GreenList:
         def choose(ids: np.ndarray, law: np.ndarray, step: int) -> int:
             return int(generator.choice(len(law), p=self.biased(law, int(ids[-1]), key)))
 
-        return sample(model, prompt, count, choose)
+        return sample(model, prompt, count, choose, temperature=temperature, stop=stop)
 
     def detect(self, ids: Any, key: bytes) -> Reading:
         """outcome "read" where the p-value of the green count is at most ``alpha``; details: z, n."""
@@ -82,7 +86,9 @@ class HashGumbel:
             raise UsageError(f"The width is 1 or more and alpha lies between 0 and 1; got {width} and {alpha}.")
         self.width, self.alpha = width, alpha
 
-    def generate(self, model: Any, prompt: Any, count: int, key: bytes) -> Generated:
+    def generate(
+        self, model: Any, prompt: Any, count: int, key: bytes, *, temperature: float = 1.0, stop: Collection[int] = ()
+    ) -> Generated:
         """As `distortion_free_text.DistortionFreeText.generate`, without chance: equal prompts give equal texts."""
         uniforms = KeyedUniforms(key, "text gumbel")
         _needs_context(prompt, self.width)
@@ -92,7 +98,7 @@ class HashGumbel:
             with np.errstate(divide="ignore"):
                 return int(np.where(law > 0, np.log(xi) / law, -np.inf).argmax())
 
-        return sample(model, prompt, count, choose)
+        return sample(model, prompt, count, choose, temperature=temperature, stop=stop)
 
     def detect(self, ids: Any, key: bytes) -> Reading:
         """outcome "read" where the p-value of the summed scores is at most ``alpha``; details: n."""

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from vestige.core.errors import InputError, UsageError
 from vestige.data.scenes import BACKGROUNDS, CLASSES, COLOURS, SIZES, STYLES, TEXTURES, Scene, SceneObject
+from vestige.engines.run_state import load_trained
 from vestige.nn.features import FeatureNet
 from vestige.watermark.attacks.regeneration import regenerate
 
@@ -86,6 +87,16 @@ class SceneCaptioner(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Logits of each attribute."""
         return self.net.classify(images)
+
+
+def load_scene_captioner(path: str | Path) -> SceneCaptioner:
+    """The captioner of drawn scenes that ``vestige learn visual_paraphrase`` wrote. Raises InputError for other files.
+
+    It says what a drawn scene with one object shows; of a photograph it says the drawing that is most like it.
+    """
+    made = SceneCaptioner()
+    load_trained(path, made)
+    return made.eval()
 
 
 def load_captioner(folder: str | Path) -> Captioner:

@@ -1,25 +1,35 @@
-"""Files for marks of other things than photographs: two scenes of 3D Gaussians, and a black-and-white mark to hide."""
+"""Sets of pictures for measures of marks and cloaks: marked/ and unmarked/, cloaked/ and uncloaked/.
+
+marked/: drawn scenes of 128 pixels that carry the default mark of kit.key; unmarked/: others without one. cloaked/: small
+scenes pulled towards stripes by up to 16 grey levels, as cloaks against imitation do; uncloaked/: the same before.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from vestige import mark
+from vestige.app.starter.core import KEY, SEED
 from vestige.core.image_io import save_image, to_uint8
-from vestige.core.runtime import rng
+from vestige.data.scenes import render, sample_scene
+
+MARKED, CLOAKED, SIDE, SMALL = 3, 6, 128, 32
 
 
 def write(folder: Path) -> list[str]:
-    """Write cover.ply and secret.ply (standard 3DGS files) and logo.png (21×21 modules at 64 pixels)."""
-    from vestige.engines.splatting import ellipsoid_scene, from_points, ring, surface_points, write_ply
-    from vestige.watermark.safe_sd_marks import free_modules, mark_picture, qr_modules
-
-    for name, seed in (("cover", 0), ("secret", 1)):
-        points = surface_points(ellipsoid_scene(seed), ring(12, 32, radius=2.6), 250, seed=seed)
-        round_ones = from_points(*points, degree=1, opacity=0.9)
-        write_ply(folder / f"{name}.ply", replace(round_ones, scale=round_ones.scale - 1))  # as large as they look
-    squares = qr_modules(rng(0, "logo").integers(0, 2, int(free_modules().sum())))
-    save_image(folder / "logo.png", to_uint8(mark_picture(np.asarray(squares), 64)[None]))
-    return ["cover.ply", "secret.ply", "logo.png"]
+    """Write the four folders."""
+    stripes = (np.arange(SMALL) // 2 % 2 * 255).astype(np.int16)[None, :, None]
+    for i in range(MARKED):
+        first, second = (
+            to_uint8(render(sample_scene(SEED + 100 + 2 * i + k, n_objects=2), SIDE).image) for k in (0, 1)
+        )
+        save_image(folder / "marked" / f"{i}.png", mark(first, message="vestige", key=KEY))
+        save_image(folder / "unmarked" / f"{i}.png", second)
+    for i in range(CLOAKED):
+        small = to_uint8(render(sample_scene(SEED + 200 + i, n_objects=1, object_size="large"), SMALL).image)
+        pulled = small + np.clip(stripes - small.astype(np.int16), -16, 16)
+        save_image(folder / "uncloaked" / f"{i}.png", small)
+        save_image(folder / "cloaked" / f"{i}.png", pulled.clip(0, 255).astype(np.uint8))
+    return ["cloaked/", "marked/", "uncloaked/", "unmarked/"]

@@ -16,24 +16,23 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from vestige.bench.copyrightmeter.purify import purified
 from vestige.bench.copyrightmeter.world import (
     PROMPTS,
     Settings,
-    draw,
-    eight_bit,
     fidelity,
     generator_model,
     judge,
     scenes_of,
     start_noise,
-)  # fmt: skip
-from vestige.claims.watermark.small_marks import BITS, SmallMark, renders
+)
+from vestige.bench.watermark.small_marks import BITS, SmallMark, renders
 from vestige.core.runtime import rng
 from vestige.engines.diffusion.inversion import invert
 from vestige.engines.diffusion.schedules import grid
 from vestige.metrics.detection import null_threshold
 from vestige.metrics.quality import psnr
+from vestige.watermark.copyrightmeter.imitation import draw, eight_bit
+from vestige.watermark.copyrightmeter.purify import purified
 
 PROTECTIONS = ("Tree-Ring", "Gaussian Shading", "spread spectrum")
 BASELINES = ("none",)
@@ -156,7 +155,7 @@ class SpreadSpectrum:
         if against:
             images = renders(training, seed + 177)[0]
             bits = self.bits(np.arange(len(images)) + 10**6)
-            taken = purified(against, torch.from_numpy(self.mark.mark(images, bits)), seed).numpy()
+            taken = purified(against, torch.from_numpy(self.mark.mark(images, bits)), seed, generator_model()).numpy()
             x = taken.reshape(len(taken), -1).astype(np.float64)
             self.mark._mean = x.mean(0)
             x -= self.mark._mean
@@ -203,7 +202,7 @@ def own_keys(seed: int, settings: Settings) -> np.ndarray:
 def _noise_of(protection: str, part: str, attack: str, seed: int, settings: Settings) -> np.ndarray:
     """Starting noise that DDIM inversion under the empty prompt finds in attacked pictures."""
     model = generator_model()
-    images = purified(attack, pictures(protection, seed, settings, part), seed + 1)
+    images = purified(attack, pictures(protection, seed, settings, part), seed + 1, generator_model())
     with torch.no_grad():
         found = invert(model.denoiser(""), model.encode(images), grid(model.table, settings.inversion))
     return found.numpy()
@@ -216,7 +215,9 @@ def _read(
     source = protection if part == "marked" else "none"
     if protection == "spread spectrum":
         reader = _spread(seed, against, min(TRAINING, settings.scenes)).mark
-        images = eight_bit(purified(attack, pictures(source, seed, settings, part), seed + 1)).numpy()
+        images = eight_bit(
+            purified(attack, pictures(source, seed, settings, part), seed + 1, generator_model())
+        ).numpy()
         bits = SpreadSpectrum.bits(keys)
         return reader.score(images, bits), reader.accuracy(images, bits)
     noise = _noise_of(source, part, attack, seed, settings)
@@ -253,7 +254,7 @@ def measure(protection: str, attack: str, seed: int, settings: Settings, against
     net = judge(settings.scenes)
     marked = pictures(protection, seed, settings, "marked")
     plain = pictures("none", seed, settings, "marked")
-    taken = purified(attack, marked, seed + 1)
+    taken = purified(attack, marked, seed + 1, generator_model())
     share, accuracy = _flagged(protection, "marked", attack, seed, settings, against)
     asked = scenes_of(settings.pictures, PROMPTS, seed + 700).object.numpy()
     right = [float((net.objects(images) == asked).mean()) for images in (marked, plain)]

@@ -8,7 +8,6 @@ model the encoder is the identity, so that Mist's textural term and PhotoGuard's
 from __future__ import annotations
 
 import colorsys
-import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,38 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vestige.bench.copyrightmeter.purify import purified
-from vestige.bench.copyrightmeter.world import (
-    ARTISTS,
-    SIDE,
-    Settings,
-    chosen,
-    descend,
-    draw,
-    eight_bit,
-    fidelity,
-    generator_model,
-    judge,
-    start_noise,
-    torch_rng,
-)  # fmt: skip
+from vestige.bench.copyrightmeter.world import ARTISTS, SIDE, Settings, fidelity, generator_model, judge, start_noise
 from vestige.bench.generation import runs
 from vestige.core.runtime import rng
 from vestige.data.scenes import sample_scene
 from vestige.engines.adversarial import Budget, Scores, pgd
-from vestige.engines.diffusion.losses import diffusion_loss
 from vestige.engines.diffusion.pipeline import TextToImage
 from vestige.engines.diffusion.schedules import target
 from vestige.metrics.quality import psnr
+from vestige.watermark.copyrightmeter.imitation import NAME, eight_bit, imitated, mimic, torch_rng
+from vestige.watermark.copyrightmeter.purify import purified
 
 PROTECTIONS = ("AdvDM", "Mist")
 BASELINES = ("none", "random noise")
 ATTACKS = ("identity", "JPEG 75", "palette 256", "TV 30 %", "IMPRESS-like", "DiffPure 0.2")
 #: Periods in pixels of the texture that Mist pulls towards; the first is the usual one.
 PERIODS = (4, 8, 16)
-RATE = 1e-3
-#: A word outside the vocabulary stands for the artist.
-NAME = "anon"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,40 +123,18 @@ def _protected(name: str, seed: int, settings: Settings, against: str) -> Tensor
 
 def _lasting_period(against: str, art: Gallery, settings: Settings, seed: int) -> int:
     """The texture of which the attack leaves most: the cloak is designed again with the attack in the loop."""
-    change, plain = settings.epsilon / 255, purified(against, art.images, seed)
+    change, plain = settings.epsilon / 255, purified(against, art.images, seed, generator_model())
     energy = {}
     for period in PERIODS:
         moved = eight_bit(art.images + change * (2 * texture(period) - 1))
-        energy[period] = float((purified(against, moved, seed) - plain).square().mean())
+        energy[period] = float((purified(against, moved, seed, generator_model()) - plain).square().mean())
     return max(energy, key=energy.__getitem__)
 
 
-def mimic(images: Tensor, context: Tensor, settings: Settings, seed: int) -> TextToImage:
-    """A copy of the generator whose decoder half was trained on the pictures under their captions, and nothing else."""
-    model = copy.deepcopy(generator_model())
-    trained = [
-        p
-        for n, p in model.unet.named_parameters()
-        if n.startswith(("mid_block", "up_blocks", "conv_norm_out", "conv_out"))
-    ]
-    latents = model.encode(images)
-
-    def loss(_: int, generator: torch.Generator) -> Tensor:
-        rows = chosen(len(latents), settings.batch, generator)
-        return diffusion_loss(
-            lambda x, t: model.network(x, t, context[rows]), latents[rows], model.table, model.prediction, generator
-        )
-
-    descend(trained, loss, settings.updates, RATE, torch_rng(seed, "mimic"))
-    return model
-
-
-def imitated(model: TextToImage, settings: Settings, seed: int) -> Tensor:
+def imitations(model: TextToImage, settings: Settings, seed: int) -> Tensor:
     """Pictures the model draws for new captions that name the artist."""
     context = gallery(settings.pictures, seed, 2000).context
-    denoiser = model.denoiser("")
-    denoiser.condition = context
-    return draw(denoiser, start_noise(settings.pictures, seed, "mimic"), model, settings.steps)
+    return imitated(model, context, start_noise(settings.pictures, seed, "mimic"), settings.steps)
 
 
 def measure(protection: str, attack: str, seed: int, settings: Settings, against: str = "") -> dict[str, float]:
@@ -181,8 +142,11 @@ def measure(protection: str, attack: str, seed: int, settings: Settings, against
     net = judge(settings.scenes)
     art, other = gallery(settings.pictures, seed, 0), gallery(4 * settings.pictures, seed, 4000).images
     protected = _protected(protection, seed, settings, against)
-    taken = purified(attack, protected, seed)
-    made = imitated(mimic(taken, art.context, settings, seed), settings, seed)
+    taken = purified(attack, protected, seed, generator_model())
+    copied = mimic(
+        generator_model(), taken, art.context, updates=settings.updates, batch=settings.batch, seed=seed
+    )  # fmt: skip
+    made = imitations(copied, settings, seed)
     row = {
         "raw": net.distance(made, other),
         "fidelity": fidelity(net.kept(art.images, protected), net.distance(art.images, protected)),
@@ -190,5 +154,5 @@ def measure(protection: str, attack: str, seed: int, settings: Settings, against
         "psnr": float(np.minimum(psnr(protected.numpy(), taken.numpy()), 99).mean()),
     }
     if protection == "none":
-        row["full"] = net.distance(imitated(generator_model(), settings, seed), other)
+        row["full"] = net.distance(imitations(generator_model(), settings, seed), other)
     return row

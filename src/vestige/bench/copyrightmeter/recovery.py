@@ -31,24 +31,14 @@ from vestige.bench.copyrightmeter.sanitisation import (
     swapped,
     uce,
 )  # fmt: skip
-from vestige.bench.copyrightmeter.world import (
-    OWN,
-    PROMPTS,
-    Settings,
-    chosen,
-    descend,
-    generator_model,
-    judge,
-    scenes_of,
-    start_noise,
-    torch_rng,
-)  # fmt: skip
-from vestige.claims.generation.maskunet import LowRank
+from vestige.bench.copyrightmeter.world import OWN, PROMPTS, Settings, generator_model, judge, scenes_of, start_noise
 from vestige.data.scenes import CLASSES
 from vestige.engines.diffusion.losses import diffusion_loss
 from vestige.engines.diffusion.pipeline import TextToImage
 from vestige.engines.diffusion.schedules import target
+from vestige.nn.low_rank import LowRank
 from vestige.nn.text import token_ids
+from vestige.watermark.copyrightmeter.imitation import chosen, descend, torch_rng
 
 __all__ = ["ATTACKS", "BASELINES", "PROTECTIONS", "measure"]
 

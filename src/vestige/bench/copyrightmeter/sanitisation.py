@@ -19,21 +19,18 @@ from vestige.bench.copyrightmeter.world import (
     OWN,
     PROMPTS,
     Settings,
-    chosen,
-    descend,
-    draw,
     fidelity,
     generator_model,
     judge,
     scenes_of,
     start_noise,
-    torch_rng,
-)  # fmt: skip
+)
 from vestige.core.runtime import rng
 from vestige.data.scenes import CLASSES
 from vestige.engines.diffusion.pipeline import TextToImage
 from vestige.engines.diffusion.samplers import Denoiser
 from vestige.nn.text import unknown_words
+from vestige.watermark.copyrightmeter.imitation import chosen, descend, draw, torch_rng
 
 PROTECTIONS = ("ESD", "UCE", "negative prompt", "SLD")
 BASELINES = ("none",)

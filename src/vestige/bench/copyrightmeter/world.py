@@ -6,7 +6,6 @@ palettes that of artists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,10 +17,9 @@ from vestige.bench.generation import runs
 from vestige.core.errors import UsageError
 from vestige.data.scenes import CLASSES, render_pack, sample_scene
 from vestige.engines.diffusion.pipeline import TextToImage
-from vestige.engines.diffusion.samplers import Denoiser, Sampler, sample
-from vestige.engines.diffusion.schedules import grid
 from vestige.metrics.distribution import squared_mmd
 from vestige.nn.features import extract_features
+from vestige.watermark.copyrightmeter.imitation import torch_rng
 
 #: Series of scenes: for the judge, for artists, and prompts that are erased, kept, or used by attackers. None of them
 #: is the series of the generator's training.
@@ -77,13 +75,6 @@ def generator_model() -> TextToImage:
     return runs.pipeline()
 
 
-def torch_rng(seed: int, *path: object) -> torch.Generator:
-    """A CPU generator for one place in the audit."""
-    from vestige.engines.adversarial.budget import torch_generator
-
-    return torch_generator(seed, "copyrightmeter", *path)
-
-
 class Judge:
     """Reads objects, and how far sets of pictures are apart, independently of the generator.
 
@@ -128,11 +119,6 @@ def fidelity(content: float, distance: float) -> float:
     return (min(1.0, content) + float(np.exp(-max(0.0, distance)))) / 2
 
 
-def eight_bit(images: Tensor) -> Tensor:
-    """The nearest eight-bit values in [0, 1], as saved files have."""
-    return (images.clamp(0, 1) * 255).round() / 255
-
-
 @lru_cache(maxsize=32)
 def scenes_of(count: int, series: int, seed: int, kind: str | None = None, without: str | None = None) -> runs.Scenes:
     """Rendered one-object scenes of a series: of one kind of object, or of all but one."""
@@ -148,31 +134,3 @@ def start_noise(count: int, seed: int, *path: object) -> Tensor:
     """Starting noise N×C×H×W for the generator."""
     shape = (count, *generator_model().latent_shape())
     return torch.randn(shape, generator=torch_rng(seed, "start", *path))
-
-
-def draw(denoiser: Denoiser, start: Tensor, model: TextToImage, steps: int, method: Sampler = "dpm++") -> Tensor:
-    """Eight-bit pictures from starting noise."""
-    return eight_bit(model.decode(sample(denoiser, start, grid(model.table, steps), method)))
-
-
-def descend(
-    parameters: Sequence[Tensor], loss: Callable[[int, torch.Generator], Tensor], updates: int, rate: float,
-    generator: torch.Generator,
-) -> None:  # fmt: skip
-    """AdamW on the parameters, which are trainable within and frozen afterwards. loss: (update, generator)."""
-    for p in parameters:
-        p.requires_grad_(True)
-    optimiser = torch.optim.AdamW(list(parameters), rate, betas=(0.9, 0.99), weight_decay=0.0)
-    with torch.enable_grad():
-        for update in range(updates):
-            optimiser.zero_grad(set_to_none=True)
-            loss(update, generator).backward()
-            optimiser.step()
-    for p in parameters:
-        p.requires_grad_(False)
-        p.grad = None
-
-
-def chosen(count: int, batch: int, generator: torch.Generator) -> Tensor:
-    """Numbers of a random batch without repetition."""
-    return torch.randperm(count, generator=generator)[:batch]

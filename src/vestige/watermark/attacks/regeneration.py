@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vestige.core.errors import UsageError
+from vestige.core.progress import track
 from vestige.core.runtime import rng
 from vestige.watermark.attacks.registry import Context, Pictures, own_autoencoder, register
 
@@ -120,7 +121,7 @@ def tilewise(
     window = ramp[:, None] * ramp
     total, weight = torch.zeros_like(padded), torch.zeros(high, wide)
     places = [(i, top, left) for i in range(len(images)) for top in tops for left in lefts]
-    for at in range(0, len(places), batch):
+    for at in track(range(0, len(places), batch), "redrawing", -(-len(places) // batch)):
         part = places[at : at + batch]
         tiles = torch.stack([padded[i, :, t : t + size, c : c + size] for i, t, c in part])
         for (i, t, c), made in zip(part, function(tiles, torch.tensor([i for i, _, _ in part])), strict=True):

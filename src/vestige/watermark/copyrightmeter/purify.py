@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vestige.bench.copyrightmeter.world import eight_bit, generator_model, torch_rng
 from vestige.core.errors import UsageError
 from vestige.data.distortions import distort
+from vestige.engines.diffusion.pipeline import TextToImage
+from vestige.watermark.attacks.regeneration import regenerate
+from vestige.watermark.copyrightmeter.imitation import eight_bit, torch_rng
 
-Purifier = Callable[[Tensor, int], Tensor]
+Purifier = Callable[[Tensor, int, TextToImage], Tensor]
 
 
 def palette(images: Tensor, colours: int = 256) -> Tensor:
@@ -59,14 +61,14 @@ def total_variation(images: Tensor, seed: int, *, kept: float = 0.3, weight: flo
 
 @torch.no_grad()
 def consistent(
-    images: Tensor, seed: int, *, strength: float = 0.15, steps: int = 6, rate: float = 0.5, budget: float = 16 / 255
-) -> Tensor:
+    images: Tensor, seed: int, model: TextToImage, *, strength: float = 0.15, steps: int = 6, rate: float = 0.5,
+    budget: float = 16 / 255,
+) -> Tensor:  # fmt: skip
     """Pictures near the given ones that the generator's own denoiser gives back: x ← Π(x + r(D_t(x) − x)).
 
     D_t: the estimate of the clean picture after noising to ``strength`` of the chain. Π: within the L∞ budget.
     Stands for IMPRESS, whose consistency is that of a latent model's autoencoder; a pixel model has the identity.
     """
-    model = generator_model()
     level = round(strength * (len(model.table) - 1))
     generator = torch_rng(seed, "impress")
     denoiser = model.denoiser("")
@@ -81,23 +83,21 @@ def consistent(
     return model.decode(z)
 
 
-def diffpure(images: Tensor, seed: int, strength: float = 0.2) -> Tensor:
+def diffpure(images: Tensor, seed: int, model: TextToImage, strength: float = 0.2) -> Tensor:
     """Noise to a share of the chain and denoise without a caption."""
-    from vestige.watermark.attacks.regeneration import regenerate
-
-    return torch.from_numpy(regenerate(images.numpy(), generator_model(), strength, seed=seed, steps=20))
+    return torch.from_numpy(regenerate(images.numpy(), model, strength, seed=seed, steps=20))
 
 
 def _distortion(name: str, strength: float) -> Purifier:
-    return lambda images, seed: distort(images, name, strength, seed=seed)
+    return lambda images, seed, model: distort(images, name, strength, seed=seed)
 
 
-#: Every attack on pictures by name; `purified` runs them.
+#: Every attack on pictures by name, (pictures, seed, the attacker's generator) -> pictures; `purified` runs them.
 PURIFIERS: dict[str, Purifier] = {
-    "identity": lambda images, seed: images,
-    "JPEG 75": lambda images, seed: torch.from_numpy(distort(images.numpy(), "jpeg", 75)),
-    "palette 256": lambda images, seed: palette(images),
-    "TV 30 %": total_variation,
+    "identity": lambda images, seed, model: images,
+    "JPEG 75": lambda images, seed, model: torch.from_numpy(distort(images.numpy(), "jpeg", 75)),
+    "palette 256": lambda images, seed, model: palette(images),
+    "TV 30 %": lambda images, seed, model: total_variation(images, seed),
     "IMPRESS-like": consistent,
     "DiffPure 0.2": diffpure,
     "brightness 1.5": _distortion("brightness", 1.5),
@@ -107,8 +107,8 @@ PURIFIERS: dict[str, Purifier] = {
 }
 
 
-def purified(name: str, images: Tensor, seed: int) -> Tensor:
+def purified(name: str, images: Tensor, seed: int, model: TextToImage) -> Tensor:
     """Eight-bit pictures after the attack, of the same shape; raises UsageError for an unknown name."""
     if name not in PURIFIERS:
         raise UsageError(f"There is no attack {name!r} on pictures; choose one of {', '.join(PURIFIERS)}.")
-    return eight_bit(PURIFIERS[name](images, seed))
+    return eight_bit(PURIFIERS[name](images, seed, model))
