@@ -12,7 +12,7 @@ from skimage import data
 
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.data.distortions import DISTORTIONS, compose, distort, distort_with_mask
-from vestige.data.distortions_torch import straight_through
+from vestige.data.straight_through import straight_through
 
 EVERY = [(name, strength) for name, d in DISTORTIONS.items() for strength in (d.ladder[0], d.ladder[-1])]
 

@@ -10,7 +10,8 @@ from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
 from vestige.data.manipulated import manipulated
 from vestige.forensics.learned import save_network
-from vestige.forensics.tamper_map import TamperMap, maps_of
+from vestige.forensics.tamper_inputs import maps_of
+from vestige.forensics.tamper_map import TamperMap
 from vestige.forensics.tamper_net import (
     TraceNet,
     halved,

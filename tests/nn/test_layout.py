@@ -1,4 +1,4 @@
-"""Layouts of convolutions: the values stay, and no small training corrupts memory where a stride meets channels last."""
+"""Layouts of convolutions: values stay, and no small training corrupts memory where a stride meets channels last."""
 
 from __future__ import annotations
 

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vestige.core.errors import InputError, LimitError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, read_bytes
+from vestige.core.picture import ImageSubject
 from vestige.core.sniff import is_image, sniff
-
-if TYPE_CHECKING:
-    from vestige.core.subjects import ImageSubject
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
 _LABEL_COLUMNS = ("label", "labels", "class", "target")
@@ -37,8 +35,6 @@ class DatasetItem:
 
     def subject(self, limits: Limits = DEFAULT_LIMITS) -> ImageSubject:
         """The picture as an `ImageSubject`; decoding and its errors come on first use."""
-        from vestige.core.subjects import ImageSubject
-
         return ImageSubject(self.data, self.name, limits)
 
 

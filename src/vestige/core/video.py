@@ -15,16 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, open_image, read_bytes
+from vestige.core.picture import ImageSubject
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
-
-if TYPE_CHECKING:
-    from vestige.core.subjects import ImageSubject
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv")
 #: Bounds of a clip: bytes, pixels of a frame (8K is 33 million), seconds, frames examined and frames of a GIF.
@@ -121,8 +119,6 @@ class VideoSubject:
     @cached_property
     def picture(self) -> ImageSubject | None:
         """The file as a picture, for what can be read from the file of an animation; None for films."""
-        from vestige.core.subjects import ImageSubject
-
         return ImageSubject.open(self.path, self.limits) if self.format == "GIF" else None
 
     def frames(self, every: float | None = None) -> Iterator[tuple[float, np.ndarray]]:

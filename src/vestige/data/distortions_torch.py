@@ -13,10 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vestige.core.errors import UsageError
 from vestige.data import distortions_real as real
 from vestige.data.distortion_plans import LUMA, Step
-from vestige.data.distortions import distort
 
 Tensor = torch.Tensor
 
@@ -33,21 +31,6 @@ def run_mask(steps: list[Step], masks: Tensor) -> Tensor:
     """Move bool masks N×1×H×W with the pixels, exactly as the real twin does."""
     moved = real.run_mask(steps, masks.detach().cpu().numpy())
     return torch.from_numpy(moved).to(masks.device)
-
-
-def straight_through(images: Tensor, name: str, strength: float, *, seed: int | None = 0) -> Tensor:
-    """The real twin's result with the gradient of the identity, for distortions that keep the size.
-
-    images: float N×3×H×W in [0, 1]. Raises UsageError when the distortion changes the size, and as `distort` does.
-
-    >>> import torch
-    >>> straight_through(torch.zeros(1, 3, 16, 16), "jpeg", 50).shape
-    torch.Size([1, 3, 16, 16])
-    """
-    result = distort(images.detach().float().cpu().numpy(), name, strength, seed=seed)
-    if result.shape != tuple(images.shape):
-        raise UsageError(f"{name} changes the size, so it has no straight-through form; use distort.")
-    return images + (torch.from_numpy(result).to(images) - images).detach()
 
 
 def _pass(x: Tensor, value: Tensor) -> Tensor:

@@ -8,56 +8,25 @@ Sources: as of `vestige.forensics.tamper_net` and `vestige.forensics.traces`.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
-from vestige.forensics.copy_move import CopyMove
 from vestige.forensics.jpeg_parse import parse_jpeg
 from vestige.forensics.jpeg_quality import nearest_quality
 from vestige.forensics.learned import load_network
-from vestige.forensics.traces import trace_maps
+from vestige.forensics.tamper_inputs import maps_of
 
 if TYPE_CHECKING:
     from vestige.forensics.tamper_net import TraceNet
 
 #: Smallest side in pixels, and lowest JPEG quality, at which there is something to compare.
 SMALLEST, LOWEST_QUALITY = 64, 30
-#: Places of a map; larger pictures are measured in full and the measurements averaged.
-MOST = 200_000
 #: Share of the picture from which on a map that is above one half is worth a word.
 SHARE = 0.005
-
-
-def maps_of(subject: ImageSubject) -> np.ndarray:
-    """float32 (CHANNELS + 1)×h×w: the traces, and where the picture repeats itself.
-
-    A measurement every four pixels; of pictures beyond some three megapixels, means of several, so that a map has
-    `MOST` places at most.
-    """
-    traces = trace_maps(subject.pixels)
-    factor = math.ceil(math.sqrt(traces[0].size / MOST))
-    if factor > 1:
-        traces = _averaged(traces, factor)
-    finding = CopyMove().find(subject)
-    height, width = traces.shape[1:]
-    copied = np.zeros((height, width), np.float32)
-    if finding.applies and finding.map is not None:
-        copied[:] = cv2.resize(finding.map, (width, height), interpolation=cv2.INTER_AREA)
-    return np.concatenate([traces, copied[None]])
-
-
-def _averaged(maps: np.ndarray, factor: int) -> np.ndarray:
-    """C×h×w -> C×⌈h/factor⌉×⌈w/factor⌉, means of squares; the border is repeated to complete the last ones."""
-    channels, height, width = maps.shape
-    padded = np.pad(maps, ((0, 0), (0, -height % factor), (0, -width % factor)), "edge")
-    parts = padded.reshape(channels, padded.shape[1] // factor, factor, padded.shape[2] // factor, factor)
-    return np.asarray(parts.mean((2, 4)))
 
 
 class TamperMap:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from vestige.core.errors import UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
-from vestige.forensics.tamper_map import maps_of
+from vestige.forensics.tamper_inputs import maps_of
 from vestige.forensics.traces import CHANNELS, STRIDE
 from vestige.nn.conv_unet import ConvUNet
 

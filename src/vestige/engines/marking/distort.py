@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vestige.core.errors import UsageError
 from vestige.data.distortions import DISTORTIONS, distort_with_mask
-from vestige.data.distortions_torch import straight_through
+from vestige.data.straight_through import straight_through
 
 
 @dataclass(frozen=True)

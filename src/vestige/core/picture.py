@@ -1,0 +1,123 @@
+"""A picture as a subject: its file's bytes and, on demand, its samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vestige.core.errors import InputError
+from vestige.core.image_io import (
+    DEFAULT_LIMITS,
+    Decoded,
+    Limits,
+    decode,
+    open_image,
+    orient,
+    read_bytes,
+    to_float,
+)
+
+T = TypeVar("T")
+
+
+@dataclass
+class ImageSubject:
+    """A picture: its file's bytes and, on demand, its samples.
+
+    ``stored`` is uint8 H×W×3 exactly as in the file; ``pixels`` is the same upright and in sRGB; ``image`` is float32
+    1×3×H×W in [0, 1]. Decoding happens once, on first use.
+
+    >>> from vestige.core.image_io import encode
+    >>> ImageSubject(encode(np.zeros((4, 6, 3), np.uint8), "PNG")).image.shape
+    (1, 3, 4, 6)
+    """
+
+    data: bytes = field(repr=False)
+    source: str = "image"
+    limits: Limits = DEFAULT_LIMITS
+    _shared: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def shared(self, name: str, compute: Callable[[], T]) -> T:
+        """A measurement that several examiners use, computed by the first that asks."""
+        if name not in self._shared:
+            self._shared[name] = compute()
+        return self._shared[name]
+
+    @classmethod
+    def open(cls, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageSubject:
+        """Read a file and check its header; raises InputError or LimitError."""
+        subject = cls(read_bytes(path, limits), str(path), limits)
+        subject._header  # noqa: B018 - refuse bad files here, not at first use
+        return subject
+
+    @cached_property
+    def _header(self) -> tuple[str, int, int, dict[str, Any]]:
+        image, kind = open_image(self.data, self.source, self.limits)
+        return kind, image.width, image.height, dict(image.info)
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        return decode(self.data, self.source, self.limits)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def format(self) -> str:
+        return self._header[0]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Pillow's header information (text chunks, profiles, density), untrusted."""
+        return self._header[3]
+
+    @property
+    def stored(self) -> np.ndarray:
+        return self.decoded.stored
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return self.decoded.pixels
+
+    @property
+    def width(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def height(self) -> int:
+        return self.pixels.shape[0]
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        return self.decoded.alpha
+
+    @property
+    def image(self) -> np.ndarray:
+        """float32 1×3×H×W in [0, 1], upright sRGB, from sixteen bits where the file has them."""
+        return to_float(self.pixels if self.decoded.deep is None else self.decoded.deep)
+
+    @cached_property
+    def luma(self) -> np.ndarray:
+        """float32 H×W in [0, 255], as stored: the JPEG's own Y samples, BT.601 luma of ``stored`` otherwise."""
+        if self.format == "JPEG":
+            image, _ = open_image(self.data, self.source, self.limits)
+            if image.mode in ("RGB", "L"):
+                try:
+                    image.draft("YCbCr" if image.mode == "RGB" else "L", image.size)
+                    image.load()
+                    return np.asarray(image.getchannel(0)).astype(np.float32)
+                except Exception as error:
+                    raise InputError(f"{self.source} is a damaged JPEG file ({error}).") from None
+        r, g, b = (self.stored[..., c].astype(np.float32) for c in range(3))
+        return 0.299 * r + 0.587 * g + 0.114 * b
+
+    def upright(self, map: np.ndarray) -> np.ndarray:
+        """Turn a map made on the stored grid into display orientation."""
+        return orient(map, self.decoded.orientation)
