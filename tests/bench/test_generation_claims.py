@@ -13,23 +13,29 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from vestige.app.verbs import learning
 from vestige.bench.generation import runs
-from vestige.claims import ClaimContext, claims_of
+from vestige.bench.generation.adapters import LowRank, RandomMasks, add_low_rank, remove_low_rank, trainable
+from vestige.claims import ClaimContext, MissingRunsError, claims_of
 from vestige.claims.generation import first_hitting, infedit, maskunet, scenes_text2image, umd
 from vestige.core.catalogue import System
 from vestige.core.errors import InputError
+from vestige.core.files import read_json, write_json
 from vestige.data.scenes import CLASSES, STYLES
 from vestige.engines import train
 from vestige.engines.diffusion.discrete import Drawn
-from vestige.engines.diffusion.pipeline import save_pipeline
+from vestige.engines.diffusion.pipeline import load_pipeline, save_pipeline
+from vestige.engines.recipe import load_recipe
 from vestige.generation.first_hitting import FirstHitting, MarkovModel
+from vestige.generation.maskunet import MaskUNet, load_masks
+from vestige.generation.umd import load_umd
 from vestige.nn import features
 from vestige.nn.features import FeatureNet, save_feature_net
 
 CONTEXT = ClaimContext(None, limit=3)
 CACHED = (
-    runs._load, runs.trained_words, runs.held_out, scenes_text2image.drawn, maskunet.variant, maskunet._renders,
-    infedit.edits, infedit.chosen_settings, infedit.tested, umd.data,
+    runs._load, runs.trained_words, runs.held_out, scenes_text2image.drawn, infedit.edits, infedit.chosen_settings,
+    infedit.tested,
 )  # fmt: skip
 
 
@@ -42,7 +48,6 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "DEFAULT_WEIGHTS", folder / "judge.safetensors")
         patch.setattr(runs, "PIPELINE", save_pipeline(folder / "pipeline", model))
-        patch.setattr(runs, "EARLY", folder / "pipeline")
         patch.setattr(runs, "RUNS", folder / "runs")
         patch.setattr(runs, "TRAINED_SCENES", 40)
         for cached in CACHED:
@@ -173,44 +178,58 @@ def test_folders_claim_compares_with_diffusers(monkeypatch):
     assert not scenes_text2image.folders_are_those_of_diffusers.run(CONTEXT).holds
 
 
-def test_masks_claims_and_that_the_model_comes_back():
-    model = runs.pipeline(runs.EARLY)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    trained = maskunet.masks_match_low_rank_adapters.run(CONTEXT)
-    random = maskunet.places_matter.run(CONTEXT)
-    assert {"weights", "distance", "held-out loss", "added parameters", "samples"} <= columns(trained)
-    assert [row["weights"] for row in random.table] == ["masks", "random masks", "real renders (the floor)"]
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[k], after[k]) for k in before)
+def finish(root, recipe: str, arms: dict[str, tuple[int, dict[str, float]]]) -> None:
+    """Invented runs, a little apart between seeds: {variant: (seeds, figures)}."""
+    for variant, (seeds, figures) in arms.items():
+        for seed in range(seeds):
+            each = {k: v * (1 + 0.002 * seed) if isinstance(v, float) else v for k, v in figures.items()}
+            write_json(root / recipe / variant / str(seed) / "metrics.json", {"step": 1, "evaluation": each})
 
 
-def test_masks_claims_decide_by_distance(monkeypatch):
-    real = maskunet.extract_features(runs.judge(), maskunet._held(CONTEXT, maskunet.REFERENCE).images)
+MASKS = {
+    "distance base": 2.0, "distance masks": 1.8, "distance random masks": 2.1, "distance real": 0.5, "loss base": 0.02,
+    "loss masks": 0.019, "loss random masks": 0.021, "zeros masks first": 0.1, "zeros masks last": 0.1,
+    "added parameters": 0.04,
+}  # fmt: skip
 
-    def with_errors(**errors):
-        def fake(name, context):
-            return maskunet.Variant(real + errors[name.replace(" ", "_")], 0.0, 10, [0.1])
 
-        monkeypatch.setattr(maskunet, "variant", fake)
-        monkeypatch.setattr(runs, "set_distance", lambda a, b: float(np.abs(a - b).mean()))
-        claims = (maskunet.trained_masks_help, maskunet.masks_match_low_rank_adapters, maskunet.places_matter)
-        return tuple(claim.run(CONTEXT).holds for claim in claims)
+@pytest.mark.parametrize(
+    ("changed", "held"),
+    [
+        ({}, (True, True, True)),
+        ({"distance masks": 2.0, "distance base": 1.8}, (False, False, True)),  # the base in the place of the masks
+        ({"distance random masks": 1.8}, (True, True, False)),
+        ({"added parameters": 0.06}, (False, True, True)),
+        ({"zeros masks last": 0.0}, (False, True, False)),  # masks that switch nothing off have shown nothing
+    ],
+)
+def test_masks_claims_decide_by_distance(changed, held, tmp_path):
+    figures = {**MASKS, **changed}
+    adapters = {"distance low rank": 1.95, "loss low rank": 0.02}
+    arms = {
+        "early_masks": (3, figures),
+        "early_low_rank": (3, adapters),
+        "early_slow": (1, figures),
+        "masks": (1, figures),
+    }
+    finish(tmp_path, "maskunet", arms)
+    claims = (maskunet.trained_masks_help, maskunet.masks_beat_low_rank_adapters, maskunet.places_matter)
+    results = [claim.run(ClaimContext(None, runs=tmp_path)) for claim in claims]
+    assert tuple(r.holds for r in results) == held
+    assert {"weights", "distance", "loss", "zeros first"} <= columns(results[0])
 
-    assert with_errors(base=2.0, masks=1.0, low_rank=1.0, random_masks=2.0) == (True, True, True)
-    assert with_errors(base=1.04, masks=1.0, low_rank=0.9, random_masks=1.05) == (False, False, False)
-    size = sum(p.numel() for p in runs.pipeline(runs.EARLY).parameters())
-    monkeypatch.setattr(
-        maskunet, "variant", lambda name, context: maskunet.Variant(real + (name == "base"), 0.0, size // 10, [0.1])
-    )
-    assert not maskunet.trained_masks_help.run(CONTEXT).holds  # too many parameters
+
+def test_claims_ask_for_their_runs(tmp_path):
+    for claim, slug in ((maskunet.trained_masks_help, "maskunet"), (umd.features_beat_those_of_dit, "umd")):
+        with pytest.raises(MissingRunsError, match=f"vestige learn {slug} --for-claims"):
+            claim.run(ClaimContext(None, runs=tmp_path))
 
 
 def test_random_masks_keep_their_rate_and_adapters_start_at_nothing():
-    model = runs.pipeline(runs.EARLY)
+    model = runs.pipeline(runs.PIPELINE)
     prompts = ["a red ball", "a blue cup"]
     plain = model.sample(prompts, steps=1)
-    masked = maskunet.RandomMasks(model, hidden=4, start=0.0).eval()
+    masked = RandomMasks(model, hidden=4, start=0.0).eval()
     try:
         for name, p in masked.generators.named_parameters():
             if "columns" in name:
@@ -219,18 +238,18 @@ def test_random_masks_keep_their_rate_and_adapters_start_at_nothing():
         random = masked.sparsity()
         tap = next(iter(masked.taps[0].values()))
         assert set(tap.mask.unique().tolist()) <= {0.0, 1.0}
-        masked.set_masks = lambda *a: maskunet.MaskUNet.set_masks(masked, *a)
+        masked.set_masks = lambda *a: MaskUNet.set_masks(masked, *a)
         masked.sample(prompts, steps=1)
         assert masked.sparsity() == pytest.approx(random)
         assert 0 < np.mean(list(random.values())) < 1
     finally:
         masked.remove()
-    adapters = maskunet.add_low_rank(model, 5000)
-    assert 2500 < maskunet.trainable(adapters) < 7500
+    adapters = add_low_rank(model, 5000)
+    assert 2500 < trainable(adapters) < 7500
     assert torch.equal(model.sample(prompts, steps=1), plain)
-    maskunet.remove_low_rank(model)
+    remove_low_rank(model)
     assert torch.equal(model.sample(prompts, steps=1), plain)
-    assert not any(isinstance(m, maskunet.LowRank) for m in model.modules())
+    assert not any(isinstance(m, LowRank) for m in model.modules())
 
 
 def test_identity_claim_and_a_broken_editor(monkeypatch):
@@ -268,23 +287,24 @@ def test_edits_are_judged_by_the_true_edit():
 
 
 def test_edit_claim_decides_by_accuracy_background_and_calls(monkeypatch):
-    def with_scores(ours, inverted, sdedit):
+    def with_scores(ours, inverted, sdedit=(0.8, 21.0, 14)):
         table = {"InfEdit": ours, "DDIM inversion": inverted, "SDEdit": sdedit, "drawn anew": (0.9, 10.0, 12)}
 
         def fake(name, kind, context):
             right, kept, calls = table[name]
-            return infedit.Score(np.arange(10) < 10 * right, np.full(10, kept), 10.0, calls, 2.0)
+            return infedit.Score(np.arange(40) < 40 * right, kept + np.arange(40) % 3, 10.0, calls, 2.0)
 
         monkeypatch.setattr(infedit, "tested", fake)
         monkeypatch.setattr(infedit, "chosen_settings", lambda kind, context: {key: {} for key in infedit.METHODS})
         monkeypatch.setattr(infedit, "_references", lambda kind, context: [])
         return infedit.edits_keep_the_background.run(CONTEXT).holds
 
-    assert with_scores((0.9, 25.0, 12), (0.9, 20.0, 40), (0.8, 21.0, 14))
-    assert not with_scores((0.7, 25.0, 12), (0.7, 20.0, 40), (0.7, 21.0, 14))
-    assert not with_scores((0.9, 25.0, 12), (0.9, 23.0, 40), (0.8, 21.0, 14))
-    assert not with_scores((0.9, 25.0, 30), (0.9, 20.0, 40), (0.8, 21.0, 14))
-    assert not with_scores((0.8, 25.0, 12), (1.0, 20.0, 40), (0.8, 21.0, 14))
+    assert with_scores((0.9, 25.0, 12), (0.9, 20.0, 40))
+    assert with_scores((0.8, 25.0, 12), (1.0, 20.0, 40))  # compared where both are right
+    assert not with_scores((0.9, 20.0, 20), (0.9, 20.0, 40))  # ours replaced by the baseline
+    assert not with_scores((0.0, 60.0, 12), (0.9, 20.0, 40))  # nothing edited, everything kept
+    assert not with_scores((0.5, 25.0, 12), (0.9, 20.0, 40))
+    assert not with_scores((0.9, 25.0, 30), (0.9, 20.0, 40))
 
 
 @pytest.fixture(scope="module")
@@ -305,19 +325,62 @@ def packs(tmp_path_factory):
     return folder.parent
 
 
-def test_umd_claims_run_and_runs_are_kept(packs, monkeypatch):
-    monkeypatch.setattr(train, "plot_loss", lambda out: None)  # the plots cost more than these trainings
-    monkeypatch.setattr(umd, "LEVELS", (None, 50))
-    monkeypatch.setattr(umd, "NETWORK", {**umd.NETWORK, "width": 24, "depth": 1})
-    monkeypatch.delitem(umd.SETTINGS, "MaskDiT")
-    context = ClaimContext(packs, limit=6)
-    probes = umd.features_are_as_good_as_those_of_mae.run(context)
-    assert {row["setting"] for row in probes.table} == {"UMD", "MAE", "DiT", "random", "pixels"}
-    assert {"accuracy", "lowest", "read at", "pictures encoded"} <= columns(probes)
-    samples = umd.samples_are_as_good_as_those_of_dit.run(context)
-    assert {"start", "distance", "samples"} <= columns(samples)
-    monkeypatch.setattr(runs, "Trainer", None)  # a second run must read what the first one kept
-    assert umd.features_are_as_good_as_those_of_mae.run(context).table == probes.table
+UMD_FIGURES = {"linear": 0.40, "linear pixels": 0.30, "read at": "clean", "distance": 2.0, "distance real": 0.5}
+OTHERS = {
+    "dit": {"linear": 0.35}, "mae": {"linear": 0.42, "distance": 2.5}, "maskdit": {"linear": 0.3},
+    "random": {"linear": 0.1, "distance": 4.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "held"),
+    [
+        ({}, (True, True)),
+        ({"umd": {"linear": 0.35, "distance": 2.5}}, (False, False)),  # replaced by the baselines
+        ({"umd": {"linear": 0.1}, "dit": {"linear": 0.09}}, (False, True)),  # no better than random weights
+        ({"mae": {"distance": 1.9}}, (True, False)),
+    ],
+)
+def test_umd_claims_decide_by_probes_and_distances(changed, held, tmp_path):
+    arms = {}
+    for name, arm in load_recipe("umd").variants.items():
+        arms[name] = (len(arm.seeds), {**UMD_FIGURES, **OTHERS.get(name, {}), **changed.get(name, {})})
+    finish(tmp_path, "umd", arms)
+    claims = (umd.features_beat_those_of_dit, umd.samples_beat_those_of_mae)
+    results = [claim.run(ClaimContext(None, runs=tmp_path)) for claim in claims]
+    assert tuple(r.holds for r in results) == held
+    assert {row["setting"] for row in results[0].table} == {*arms, "pixels"}
+
+
+def test_the_recipe_of_umd_trains_probes_tunes_and_draws(packs, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "plot_loss", lambda out: None)
+    monkeypatch.setenv("VESTIGE_DATA", str(packs))
+    quick = ["steps=2", "batch_size=4", "width=24", "depth=1", "tuning=2", "labels=2", "judged=20", "pictures=40"]
+    for setting in ("umd", "dit", "random"):
+        learning.run("umd", tmp_path / setting, set_=quick, variant=setting, device="cpu", quiet=True)
+        figures = read_json(tmp_path / setting / "metrics.json")["evaluation"]
+        assert {"linear", "linear pixels", "read at"} <= set(figures)
+        model, classes = load_umd(tmp_path / setting / "umd.safetensors")
+        assert classes[0] == "airplane"
+        assert model.sample(1, labels=torch.tensor([3]), steps=2).shape == (1, 3, 16, 16)
+
+
+def test_the_recipe_of_masks_trains_measures_and_saves(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "plot_loss", lambda out: None)
+    quick = ["steps=2", "batch_size=2", "scenes=4", "samples=4", "sample_steps=2", f"base={runs.PIPELINE}", "hidden=4"]
+    learning.run("maskunet", tmp_path / "masks", set_=quick, device="cpu", quiet=True)
+    figures = read_json(tmp_path / "masks" / "metrics.json")["evaluation"]
+    assert {"distance base", "distance masks", "distance random masks", "zeros masks last", "added parameters"} <= set(
+        figures
+    )
+    model = load_pipeline(runs.PIPELINE)
+    masked = load_masks(tmp_path / "masks" / "masks.safetensors", model)
+    assert masked.sample(["a red ball"], steps=1).shape[-1] == 32
+    other = runs.random_pipeline(size=32, seed=5)
+    with pytest.raises(InputError, match="another model"):
+        load_masks(tmp_path / "masks" / "masks.safetensors", other)
+    learning.run("maskunet", tmp_path / "rank", set_=[*quick, "kind=low_rank"], device="cpu", quiet=True)
+    assert "distance low rank" in read_json(tmp_path / "rank" / "metrics.json")["evaluation"]
 
 
 def test_umd_claims_decide_by_their_figures(packs, monkeypatch):

@@ -9,16 +9,20 @@ Source: Not All Parameters Matter: Masking Diffusion Models for Enhancing Genera
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vestige.core.errors import UsageError
+from vestige.core.errors import InputError, UsageError
+from vestige.engines.described import read_description, save_described
 from vestige.engines.diffusion.pipeline import TextToImage
 from vestige.engines.diffusion.samplers import Denoiser, Sampler, sample
 from vestige.engines.diffusion.schedules import grid
+from vestige.engines.run_state import load_trained
 from vestige.nn.weight_tap import MaskedLinear, tap_linears, untap_linears
 
 #: Linear layers of an up block that are masked: the projections of self- and cross-attention.
@@ -47,7 +51,7 @@ class MaskGenerator(nn.Module):
     """
 
     def __init__(
-        self, block: Any, layers: dict[str, MaskedLinear], hidden: int = 64, start: float = 3.0, reduce: int = 4
+        self, block: Any, layers: dict[str, MaskedLinear], hidden: int = 64, start: float = 1.0, reduce: int = 4
     ) -> None:
         super().__init__()
         first = block.resnets[0]
@@ -76,15 +80,20 @@ class MaskGenerator(nn.Module):
 class MaskUNet(nn.Module):
     """A frozen text-to-image model with generated weight masks in the up path of its UNet.
 
-    Only the generators are trainable. ``remove`` gives the UNet back as it was. noise: draw masks with logistic noise
-    in training. reduce: how much smaller than a convolution the core of its masks is; small networks need more than
-    the paper's 4 to keep the generators small beside them. Raises UsageError when the up path has no attention.
+    Only the generators are trainable. ``remove`` gives the UNet back as it was. start: where every logit begins; a
+    weight goes off when its logit has fallen by that much, which no training reaches whose rate times updates is
+    smaller (at 3, 1e-3 and 200 updates all masks stay open). noise: draw masks with logistic noise in training, as
+    published; at a start of 1 that switches a quarter of the weights off at random, so that without it training sees
+    the masks of sampling. reduce: how much smaller than a convolution the core of its masks is; small networks need
+    more than the paper's 4 to keep the generators small beside them. Raises UsageError when the up path has no
+    attention.
     """
 
     def __init__(
-        self, model: TextToImage, *, hidden: int = 64, start: float = 3.0, noise: bool = True, reduce: int = 4
+        self, model: TextToImage, *, hidden: int = 64, start: float = 1.0, noise: bool = False, reduce: int = 4
     ) -> None:
         super().__init__()
+        self.settings: dict[str, Any] = {"hidden": hidden, "start": start, "reduce": reduce}
         if reduce < 1:
             raise UsageError(f"reduce is {reduce}; it must be at least 1.")
         self.model = model.requires_grad_(False)
@@ -144,6 +153,44 @@ class MaskUNet(nn.Module):
         for block, taps in zip(blocks, self.taps):
             untap_linears(block, taps)
         return self.model
+
+
+def digest_of(model: TextToImage) -> str:
+    """Sixteen hexadecimal digits of the weights of a UNet, to tell which model masks belong to."""
+    state = hashlib.sha256()
+    for name, value in sorted(model.unet.state_dict().items()):
+        state.update(name.encode() + value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
+def save_masks(masked: MaskUNet, path: str | Path, base: str, digest: str) -> None:
+    """Write the mask generators with what they are made for. base: the folder of the model, "" for the shipped one.
+    digest: `digest_of` of it, taken before it was masked."""
+    save_described(path, masked.generators, "maskunet", {**masked.settings, "base": base, "digest": digest})
+
+
+def masks_base(path: str | Path) -> str:
+    """The folder of the model that masks were trained for, "" for the shipped one; InputError for other files."""
+    return str(read_description(path, "maskunet").get("base", ""))
+
+
+def load_masks(path: str | Path, model: TextToImage) -> MaskUNet:
+    """``model`` with the masks of `save_masks`. Raises InputError for other files and for other models' masks."""
+    about = read_description(path, "maskunet")
+    if about.get("digest") != digest_of(model):
+        raise InputError(f"{path} holds masks of another model ({about.get('base') or 'the shipped one'}).")
+    try:
+        settings: dict[str, Any] = {"hidden": int(about["hidden"]), "reduce": int(about["reduce"])}
+        settings["start"] = float(about["start"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path} does not say how its masks are generated.") from None
+    masked = MaskUNet(model, **settings)
+    try:
+        load_trained(path, masked.generators)
+    except InputError:
+        masked.remove()
+        raise
+    return masked.eval()
 
 
 def partial_hook(owner: MaskUNet, block: int) -> Callable[..., None]:

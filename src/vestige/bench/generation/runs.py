@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from vestige.bench.store import results_root
 from vestige.core.errors import InputError
@@ -23,7 +22,6 @@ from vestige.core.files import read_json, write_json
 from vestige.data.scenes import CLASSES, STYLES, Scene, render, sample_scene
 from vestige.engines.diffusion.pipeline import TextToImage, load_pipeline
 from vestige.engines.diffusion.schedules import Prediction, Schedule, cosine
-from vestige.engines.train import Step, TrainConfig, Trainer, load_trained
 from vestige.metrics.distribution import frechet_distance, squared_mmd
 from vestige.nn import features
 from vestige.nn.features import FeatureNet, load_feature_net
@@ -31,15 +29,14 @@ from vestige.nn.text import build_tokenizer, text_encoder
 from vestige.nn.unet import text_unet
 from vestige.nn.vae import identity_vae
 
-#: The shipped text-to-image model, the same training stopped early, and where runs of claims are kept.
+#: The shipped text-to-image model, and where runs of claims are kept.
 PIPELINE = Path(features.__file__).parent.parent / "weights" / "scenes_text2image"
-EARLY = results_root() / "runs" / "text2image_early"
 RUNS = results_root() / "runs"
 #: The model and the judge were trained on scenes of series 0, fewer than this.
 TRAINED_SERIES, TRAINED_SCENES = 0, 60_000
 #: The sizes of object that the shipped model was trained on (the recipe's option "sizes").
 OBJECT_SIZES = ("large",)
-RECIPE = "recipes/generation/scenes_text2image.py"
+RECIPE = "scenes_text2image"
 
 
 def pipeline(folder: Path | None = None) -> TextToImage:
@@ -206,21 +203,6 @@ def run_folder(system: str, name: str, settings: Mapping[str, Any], trial: bool 
     """Where a run with these settings (JSON values) is kept; trials go to a folder that ends with the process."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
     return (Path(_trials().name) if trial else RUNS) / system / f"{name}-{digest}"
-
-
-def weights_digest(folder: Path) -> str:
-    """The first digits of the sha256 of a pipeline's UNet, to tell its runs from those of other weights."""
-    return hashlib.sha256((folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()).hexdigest()[:12]
-
-
-def trained(
-    model: nn.Module, step: Step, batches: Callable[[int, torch.Generator], Any], config: TrainConfig, out: Path
-) -> nn.Module:
-    """The model trained in ``out``: read from there when it was finished before, continued when it was stopped."""
-    if not (out / "metrics.json").is_file():
-        Trainer(model, step, batches, config, out=out, device="cpu", quiet=True).run()
-        (out / "checkpoint.pt").unlink(missing_ok=True)
-    return load_trained(out, model)
 
 
 def figures_of(out: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

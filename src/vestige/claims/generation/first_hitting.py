@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.stats import chi2, chisquare
 
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.runtime import rng
 from vestige.engines.diffusion.discrete import categorical, expected_calls
 from vestige.generation.first_hitting import LARGEST_GUMBEL, FirstHitting, MarkovModel, ancestral_law, audit
@@ -118,7 +118,7 @@ def _law_row(language: str, sampler: str, p: float, freedom: int, entropy: float
     }  # fmt: skip
 
 
-@claim(
+@headline(
     "the entropy of float32 ancestral samples falls from N = 64 to 4096 steps at V = 8192, and their frequencies are "
     "those predicted for 24-bit uniform numbers, not the true ones"
 )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vestige.bench.generation import runs
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.data.scenes import CLASSES, STYLES
 from vestige.engines.diffusion.inversion import invert
 from vestige.engines.diffusion.pipeline import TextToImage, diffusers_scheduler, load_pipeline, save_pipeline
@@ -152,7 +152,7 @@ def drawn(count: int, seed: int) -> tuple[runs.Scenes, torch.Tensor]:
     return scenes, model.sample(scenes.captions, seed=seed, steps=STEPS, guidance=GUIDANCE)
 
 
-@claim(
+@headline(
     "for >= 80 % of 1000 captions that training has not seen, an independent judge reads object and style of the "
     "caption from the picture"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -28,7 +29,7 @@ def make(work: Work) -> Result:
     source = work.option("source", "")
     keep = [word.strip() for word in work.option("keep", "").split(",") if word.strip()]
     own = ("target_guidance", "strength", "cross_share", "self_share", "edit_threshold")
-    settings = {name: work.option(name, float(getattr(InfEdit, name))) for name in own}
+    settings: dict[str, Any] = {name: work.option(name, float(getattr(InfEdit, name))) for name in own}
     steps = steps_of(work, 15)
     work.settled()
     if not 0 < settings["strength"] <= 1:
