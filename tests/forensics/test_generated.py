@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vestige.app.verbs.learning import run
-from vestige.claims.forensics.generated_baselines import LGradNet
+from vestige.bench.forensics.lgrad import LGradNet
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject

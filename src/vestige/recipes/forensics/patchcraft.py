@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from vestige.bench.forensics.lgrad import LGradNet
 from vestige.core.errors import UsageError
 from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
@@ -33,6 +34,7 @@ NETWORKS: dict[str, Callable[..., TraceDetector]] = {
     "rgb": lambda **_: TraceResNet("rgb", **_RESNET),
     "srm": lambda **_: TraceResNet("srm", **_RESNET),
     "npr": lambda **_: TraceResNet("npr", width=0.5),
+    "lgrad": lambda **_: LGradNet(**_RESNET),
 }
 
 
@@ -61,7 +63,8 @@ RECIPE = Recipe(
         "rgb": Variant("a residual network on RGB", {**HELD, "network": "rgb"}, seeds=THREE),
         "srm": Variant("a residual network on the noise residual", {**HELD, "network": "srm"}, seeds=THREE),
         "npr": Variant("NPR", {**HELD, "network": "npr"}),
-        "whole": Variant("without Smash & Reconstruct", {**HELD, "network": "whole"}),
+        "lgrad": Variant("a residual network on gradients of another one", {**HELD, "network": "lgrad"}, seeds=()),
+        "whole": Variant("without Smash & Reconstruct", {**HELD, "network": "whole"}, seeds=THREE),
         "both": Variant("both textures instead of their contrast", {**HELD, "network": "both"}),
         "shuffled_labels": SHUFFLED,
     },
