@@ -6,23 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vestige.app.verbs.systems_groups import by_verb, counts
 from vestige.app.verbs.systems_pages import to_markdown, write_pages
 from vestige.bench.store import STATUSES, evidence, lacking, recorded, recorded_runs, results_root, status
 from vestige.claims import claims_of
-from vestige.core.catalogue import ALL_VERBS, ROLES, WINGS, System, system, systems
+from vestige.core.catalogue import ROLES, WINGS, System, system, systems
 from vestige.core.errors import OK, UsageError
-
-_HEADINGS = {
-    "find": "find traces, or what was changed",
-    "mark": "mark",
-    "read": "read marks",
-    "erase": "erase from pictures and models",
-    "restore": "restore",
-    "attack": "attack",
-    "measure": "measure",
-    "make": "make",
-    "learn": "learn (train)",
-}
 
 
 def run(
@@ -87,26 +76,6 @@ def _print_list(chosen: list[System], root: Path) -> None:
             if slugs:
                 console.print(f"{wing}: {', '.join(slugs)}", soft_wrap=True)
     console.print("\n'vestige systems SYSTEM' prints the exact words for one of them.", soft_wrap=True)
-
-
-def counts(by_status: dict[str, list[System]]) -> str:
-    """How many published systems and reference methods there are of each status, in a sentence."""
-    said = []
-    for kind, word in (("paper", "published systems"), ("baseline", "reference methods and default tools")):
-        numbers = {name: sum(s.kind == kind for s in entries) for name, entries in by_status.items()}
-        total = sum(numbers.values())
-        if total:
-            said.append(f"{total} {word}: " + ", ".join(f"{n} {name}" for name, n in numbers.items() if n))
-    return "; ".join(said) + "."
-
-
-def by_verb(entries: list[System]) -> dict[str, list[System]]:
-    """Systems under the first verb of their commands, in the order in which people look for verbs."""
-    found: dict[str, list[System]] = {verb: [] for verb in ALL_VERBS}
-    for s in entries:
-        verb = s.commands[0].verb if s.commands else s.roles[0].replace("generate", "make")
-        found.setdefault(verb, []).append(s)
-    return {verb: sorted(found[verb], key=lambda s: (s.kind == "paper", s.slug)) for verb in found if found[verb]}
 
 
 def row(s: System, root: Path) -> dict[str, Any]:

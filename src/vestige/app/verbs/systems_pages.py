@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vestige.app.verbs.systems_groups import by_verb, counts
 from vestige.bench.store import STATUSES, evidence, lacking, recorded, recorded_runs, status
 from vestige.claims import claims_of
 from vestige.core.catalogue import System, systems
@@ -17,8 +18,6 @@ _ROWS = 40
 
 def to_markdown(root: Path) -> str:
     """docs/SYSTEMS.md: what works first, planned rows last."""
-    from vestige.app.verbs.listing import by_verb, counts
-
     by_status = {name: [s for s in systems() if status(s, root) == name] for name in STATUSES}
     shown = [s for s in systems() if s.kind == "paper" and evidence(s, root).startswith("headline shown")]
     lines = [

@@ -1,0 +1,37 @@
+"""The catalogue in groups: by what an entry is used for, and how many there are of each status."""
+
+from __future__ import annotations
+
+from vestige.core.catalogue import ALL_VERBS, System
+
+HEADINGS = {
+    "find": "find traces, or what was changed",
+    "mark": "mark",
+    "read": "read marks",
+    "erase": "erase from pictures and models",
+    "restore": "restore",
+    "attack": "attack",
+    "measure": "measure",
+    "make": "make",
+    "learn": "learn (train)",
+}
+
+
+def counts(by_status: dict[str, list[System]]) -> str:
+    """How many published systems and reference methods there are of each status, in a sentence."""
+    said = []
+    for kind, word in (("paper", "published systems"), ("baseline", "reference methods and default tools")):
+        numbers = {name: sum(s.kind == kind for s in entries) for name, entries in by_status.items()}
+        total = sum(numbers.values())
+        if total:
+            said.append(f"{total} {word}: " + ", ".join(f"{n} {name}" for name, n in numbers.items() if n))
+    return "; ".join(said) + "."
+
+
+def by_verb(entries: list[System]) -> dict[str, list[System]]:
+    """Systems under the first verb of their commands, in the order in which people look for verbs."""
+    found: dict[str, list[System]] = {verb: [] for verb in ALL_VERBS}
+    for s in entries:
+        verb = s.commands[0].verb if s.commands else s.roles[0].replace("generate", "make")
+        found.setdefault(verb, []).append(s)
+    return {verb: sorted(found[verb], key=lambda s: (s.kind == "paper", s.slug)) for verb in found if found[verb]}
