@@ -108,6 +108,18 @@ def world(
     settings = settings or Settings()
     train_set, val, test = splits(settings, seed, data)
     model, first = original(settings, seed, data=data, folder=folder)
+    problem = posed(kind, seed, settings, model, (train_set, val, test))
+    reference, again = kept(
+        folder, {"settings": asdict(settings), "seed": seed, "retrain": kind}, settings.build, lambda: retrain(problem)
+    )
+    return World(problem, reference, {"original": first, "retrain": again})
+
+
+def posed(
+    kind: str, seed: int, settings: Settings, model: nn.Module, parts: tuple[Samples, Samples, Samples]
+) -> ForgetProblem:
+    """The problem of that kind for a model trained on the first of ``parts`` (training, validation, test)."""
+    train_set, val, test = parts
     if seed == TUNING_SEED:
         test = val
     more: dict[str, Any] = {
@@ -115,13 +127,8 @@ def world(
         "augment": settings.augment, "seed": seed,
     }  # fmt: skip
     if kind == "class":
-        problem = class_problem(model, train_set, seed % settings.classes, test=test, **more)
-    else:
-        problem = random_problem(model, train_set, 0.1, test=test, **more)
-    reference, again = kept(
-        folder, {"settings": asdict(settings), "seed": seed, "retrain": kind}, settings.build, lambda: retrain(problem)
-    )
-    return World(problem, reference, {"original": first, "retrain": again})
+        return class_problem(model, train_set, seed % settings.classes, test=test, **more)
+    return random_problem(model, train_set, 0.1, test=test, **more)
 
 
 def original(
