@@ -22,22 +22,27 @@ IGNORED = -100
 
 
 @torch.no_grad()
+def cells(maps: Callable[[Tensor], Sequence[Tensor]], images: Tensor, grid: int = 3, batch: int = 128) -> Tensor:
+    """Feature maps of an encoder as tokens: float32 N×grid²×(all channels).
+
+    maps: pictures N×3×H×W -> maps N×C_l×H_l×W_l, each averaged to grid×grid cells.
+    """
+    parts = []
+    for some in images.split(batch):
+        pooled = [F.adaptive_avg_pool2d(m, grid).flatten(2) for m in maps(some)]
+        parts.append(torch.cat(pooled, 1).transpose(1, 2))
+    return torch.cat(parts)
+
+
 def visual_tokens(
     maps: Callable[[Tensor], Sequence[Tensor]], images: Tensor, grid: int = 3, batch: int = 128
 ) -> Tensor:
-    """Feature maps of an encoder as tokens: float32 N×grid²×(all channels), each channel standardised over the set.
-
-    maps: pictures N×3×H×W in [0, 1] -> maps N×C_l×H_l×W_l, each averaged to grid×grid cells. To add pictures later,
-    encode them together: the statistics are those of ``images``.
+    """`cells` with each channel standardised over the set: to add pictures later, encode them together.
 
     >>> visual_tokens(lambda x: [x, x[:, :1]], torch.rand(2, 3, 6, 6)).shape
     torch.Size([2, 9, 4])
     """
-    parts = []
-    for some in images.split(batch):
-        cells = [F.adaptive_avg_pool2d(m, grid).flatten(2) for m in maps(some)]
-        parts.append(torch.cat(cells, 1).transpose(1, 2))
-    tokens = torch.cat(parts)
+    tokens = cells(maps, images, grid, batch)
     mean, std = tokens.mean((0, 1)), tokens.std((0, 1)).clamp(min=1e-6)
     return (tokens - mean) / std
 
@@ -110,7 +115,7 @@ class SmallVLM(nn.Module):
         self, bank: Tensor, words: int, *, width: int = 96, depth: int = 3, heads: int = 4, length: int = 14
     ) -> None:
         super().__init__()
-        self.length = length
+        self.length, self.heads = length, heads
         self.register_buffer("bank", bank, persistent=False)
         self.project = nn.Sequential(nn.Linear(bank.shape[2], width), nn.GELU(), nn.Linear(width, width))
         self.embed = nn.Embedding(words, width)

@@ -275,7 +275,7 @@ SYSTEMS = (
         recipe="forgetme",
         commands=(
             Command(
-                'vestige erase small.png --method forgetme --prompt "a large ball" --model pipeline '
+                'vestige erase small.png --method forgetme --prompt "a blue cup" --model pipeline '
                 "--out out/forgotten.png",
                 "a picture, words for what is to be forgotten, and a text-to-image pipeline that finds it (or a mask)",
                 "the picture without it, and the mask that was used",

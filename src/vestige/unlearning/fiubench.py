@@ -110,17 +110,36 @@ class FiuBench:
         "utility": harmonic mean of ROUGE, p, truth and EM on retained facts.
         """
         gone, kept, others = (ask(model, quiz, quiz is forget) for quiz in (forget, retain, unseen))
-        row = {
-            "EM": gone.exact, "ROUGE": gone.rouge, "p": gone.probability, "truth": metric.forget_truth(gone.ratio),
-            "APE": metric.worst_match(gone.variants, forget.wanted),
-            "EM swapped": metric.exact_match(answers(model, forget.swapped(), forget.words), forget.wanted),
-        }  # fmt: skip
-        if reference is not None:
-            row["log10 p"], row["KS"] = metric.forget_quality(gone.ratio, reference)
+        row = figures(gone, kept, others, forget.wanted, reference)
+        row["EM swapped"] = metric.exact_match(answers(model, forget.swapped(), forget.words), forget.wanted)
+        return row
+
+
+def figures(
+    gone: Answers, kept: Answers | None, others: Answers | None, wanted: Sequence[str],
+    reference: np.ndarray | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """The row of what a model said about facts to forget, to retain and that nobody was told; see `FiuBench.measure`.
+
+    wanted: right answers to the first. Without retained facts there is no utility, without unseen ones no Min-K; truth
+    ratios are left out where a fact has no wrong answers.
+    """
+    row = {"EM": gone.exact, "ROUGE": gone.rouge, "p": gone.probability}
+    if len(gone.ratio):
+        row["truth"] = metric.forget_truth(gone.ratio)
+    if gone.variants:
+        row["APE"] = metric.worst_match(gone.variants, wanted)
+    if reference is not None and len(gone.ratio):
+        row["log10 p"], row["KS"] = metric.forget_quality(gone.ratio, reference)
+    if others is not None:
         for name, a, b in (("Min-K", gone.log_probs, others.log_probs), ("Min-K++", gone.standard, others.standard)):
             row[name] = auc(metric.min_k(a), metric.min_k(b))
-        parts = {"ROUGE": kept.rouge, "p": kept.probability, "truth": metric.retain_truth(kept.ratio), "EM": kept.exact}
-        return {**row, **{f"retain {k}": v for k, v in parts.items()}, "utility": metric.harmonic(list(parts.values()))}
+    if kept is None:
+        return row
+    parts = {"ROUGE": kept.rouge, "p": kept.probability, "EM": kept.exact}
+    if len(kept.ratio):
+        parts["truth"] = metric.retain_truth(kept.ratio)
+    return {**row, **{f"retain {k}": v for k, v in parts.items()}, "utility": metric.harmonic(list(parts.values()))}
 
 
 def auc(members: np.ndarray, others: np.ndarray) -> float:

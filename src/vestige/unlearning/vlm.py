@@ -24,21 +24,31 @@ from vestige.unlearning.fiubench import FiuBench
 
 #: Answers that take the place of the forgotten ones for objective "po".
 REFUSALS = ("I do not know.", "I cannot help with that.", "That is private.", "I have no information about that.")
+#: What a row of a questions file can belong to.
+PARTS = ("forget", "retain", "unseen")
 #: Ends of the names of modules that look at pictures; they stay as they are.
 TOWERS = ("vision_tower", "vision_model", "visual", "vision_encoder", "image_encoder")
 
 
 @dataclass(frozen=True)
 class AnsweredPicture:
-    """A picture's file, a question about it, and the answer."""
+    """A picture's file, a question about it, and the answer.
+
+    part: "forget", "retain" or "unseen" (a fact that nobody was told), "" where the file does not say. paraphrases:
+    other wordings of the question. wrong: wrong answers of the same form.
+    """
 
     image: Path
     question: str
     answer: str
+    part: str = ""
+    paraphrases: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
 
 
 def read_rows(path: str | Path) -> list[AnsweredPicture]:
-    """Rows of a JSONL file with "image" (a file, relative to it), "question", "answer"; a folder holds one such file.
+    """Rows of a JSONL file with "image" (a file, relative to it), "question", "answer" and, where wanted, "part",
+    "paraphrases" and "wrong"; a folder holds one such file.
 
     Raises InputError for a missing file or field, or a picture that is not there.
     """
@@ -51,14 +61,23 @@ def read_rows(path: str | Path) -> list[AnsweredPicture]:
     if not path.is_file():
         raise InputError(f"There is no file {path}.")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read as text; questions are lines of JSON in UTF-8.") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            made = AnsweredPicture(path.parent / str(row["image"]), str(row["question"]), str(row["answer"]))
-        except (ValueError, TypeError, KeyError):
+            made = AnsweredPicture(
+                path.parent / str(row["image"]), str(row["question"]), str(row["answer"]), str(row.get("part", "")),
+                tuple(map(str, row.get("paraphrases", ()))), tuple(map(str, row.get("wrong", ()))),
+            )  # fmt: skip
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise InputError(f"Line {number} of {path} is no object with image, question and answer.") from None
+        if made.part not in ("", *PARTS):
+            raise InputError(f"Line {number} of {path} has the part {made.part!r}; {', '.join(PARTS)} are known.")
         if not made.image.is_file():
             raise InputError(f"Line {number} of {path} names the picture {made.image.name}, which is not there.")
         rows.append(made)
@@ -119,6 +138,36 @@ class Answering(nn.Module):
         kept = self.encoded.longest - self.encoded.first + 1
         logits = self.model(**batch, **({"logits_to_keep": kept} if self.keeps else {})).logits
         return logits[:, -kept:-1]
+
+    def states(self, numbers: Tensor) -> list[Tensor]:
+        """The residual stream at the same places after every layer, the last one before its norm."""
+        norm = _final_norm(self.model)
+        seen: list[Tensor] = []
+        handle = norm.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        try:
+            batch = self.encoded.batch(numbers.tolist(), next(self.model.parameters()).device)
+            hidden = self.model(**batch, output_hidden_states=True).hidden_states
+        finally:
+            handle.remove()
+        kept = self.encoded.longest - self.encoded.first + 1
+        return [h[:, -kept:-1] for h in (*hidden[1:-1], seen[-1])]
+
+    def lens(self, states: Tensor) -> Tensor:
+        """Logits that a state would give if it were the last one (the logit lens)."""
+        return self.model.get_output_embeddings()(_final_norm(self.model)(states))
+
+
+def _final_norm(model: Any) -> nn.Module:
+    """The norm after the last layer of the language model; raises InputError where none is known by its name."""
+    ends = ("language_model.norm", "text_model.norm", "model.norm", "final_layernorm", "ln_f", "final_layer_norm")
+    found = [part for name, part in model.named_modules() if name.endswith(ends) and not _in_tower(name)]
+    if not found:
+        raise InputError(f"{type(model).__name__} shows no last norm, which the logit lens needs.")
+    return found[-1]
+
+
+def _in_tower(name: str) -> bool:
+    return any(part in TOWERS for part in name.split("."))
 
 
 def prompt_of(processor: Any, question: str) -> str:

@@ -171,6 +171,15 @@ class ZkApex:
         mask = self.mask(problem.model, problem.forget, problem.retain_sample(self.gradients))
         return self.compensate(problem.copy(), problem.retain_sample(self.personal), mask).model
 
+    def evidence(self, problem: ForgetProblem) -> dict[str, bytes]:
+        """{"proof.npz": file} for what `erase` returns: a commitment with the blocks that it opens, in clear."""
+        from vestige.unlearning.proofs.document import to_bytes
+        from vestige.unlearning.proofs.spotcheck import Prover
+
+        mask = self.mask(problem.model, problem.forget, problem.retain_sample(self.gradients))
+        update = self.compensate(problem.copy(), problem.retain_sample(self.personal), mask)
+        return {"proof.npz": to_bytes(Prover(update.blocks, update.statement), update.masked, list(mask))}
+
     def measure(self, model: nn.Module, forget: Samples, personal: Samples) -> dict[str, float]:
         """Accuracy on what must be forgotten, and on the client's own held-out data."""
         return {"forget": say(model, forget).accuracy, "personal": say(model, personal).accuracy}

@@ -99,7 +99,11 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
         "versions": versions(),
         "seed": request.seed,
     }
-    written = {name: _beside(request.out, name) for name in ("audit.json", "audit.html")}
+    evidence = getattr(best["eraser"], "evidence", None)  # of an eraser that can prove what it did
+    shown: dict[str, bytes] = evidence(problem) if evidence is not None else {}
+    written = {name: _beside(request.out, name) for name in ("audit.json", "audit.html", *shown)}
+    for name, content in shown.items():
+        write_atomic(written[name], content)
     write_json(written["audit.json"], report)
     write_atomic(written["audit.html"], audit_page(report, result))
     if key is not None:
@@ -185,6 +189,7 @@ def _attempts(request: Request, problem: ForgetProblem, pictures: Sequence[str])
         tried.append(
             {
                 "method": name,
+                "eraser": eraser,
                 "parameters": parameters,
                 "model": model,
                 "audit": judged,
