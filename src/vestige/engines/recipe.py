@@ -28,6 +28,7 @@ from vestige.engines.train import Batch, Step, TrainConfig
 
 #: The variant that is trained when none is named: the method itself.
 DEFAULT = "default"
+_PACKAGE = "vestige.recipes"
 
 
 @dataclass
@@ -144,15 +145,11 @@ def recipe_modules() -> dict[str, str]:
     >>> recipe_modules()["hcl"]
     'vestige.recipes.forensics.hcl'
     """
-    import vestige.recipes
-
     found: dict[str, str] = {}
-    for wing in pkgutil.iter_modules(vestige.recipes.__path__, "vestige.recipes."):
+    for wing in pkgutil.iter_modules(_folder(_PACKAGE), f"{_PACKAGE}."):
         if not wing.ispkg:
             continue
-        spec = importlib.util.find_spec(wing.name)
-        assert spec is not None
-        for part in pkgutil.iter_modules(spec.submodule_search_locations, f"{wing.name}."):
+        for part in pkgutil.iter_modules(_folder(wing.name), f"{wing.name}."):
             slug = part.name.rpartition(".")[2]
             if part.ispkg or slug.startswith("_"):
                 continue
@@ -160,6 +157,12 @@ def recipe_modules() -> dict[str, str]:
                 raise InputError(f"Two recipes are called {slug!r}: {found[slug]} and {part.name}.")
             found[slug] = part.name
     return found
+
+
+def _folder(package: str) -> list[str]:
+    """Where the modules of a package lie; recipes are a layer above this one, so they are looked up by name."""
+    spec = importlib.util.find_spec(package)
+    return list(spec.submodule_search_locations or ()) if spec is not None else []
 
 
 def load_recipe(name: str | Path) -> Recipe:
