@@ -106,7 +106,7 @@ SYSTEMS = (
                 "vestige learn pixar -o out/pixar",
                 "nothing: scenes are rendered",
                 "a network and its figures",
-                quick="--set steps=2 --set count=24 --set batch_size=4",
+                quick="--set steps=2 --set count=24 --set judged=8 --set batch_size=4",
             ),
             Command(
                 "vestige find small.png --only pixar --model out/pixar/pixar.safetensors",
