@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vestige.core.errors import UsageError
@@ -94,18 +94,20 @@ class Substitute:
 
     Trained with noise on its inputs, which is what makes its gradients carry over to the detector. noise: standard
     deviation in units of the network's normalised input (0.4 in the paper). side: pictures are scaled to side×side
-    before they are classified (224 in the paper), None for their own size. config: of the `ResNet`.
+    before they are classified (224 in the paper), None for their own size. config: of the `ResNet`. net: a network of
+    its own instead, as the recipe trains it.
 
     >>> Substitute(config=ResNetConfig(18, width=0.125, classes=1)).logits(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2])
     """
 
     def __init__(
-        self, config: ResNetConfig | None = None, *, noise: float = 0.4, side: int | None = None, seed: int = 0
-    ) -> None:
+        self, config: ResNetConfig | None = None, *, noise: float = 0.4, side: int | None = None, seed: int = 0,
+        net: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = ResNet(config or ResNetConfig(18, width=0.5, classes=1))
+            self.net = net or ResNet(config or ResNetConfig(18, width=0.5, classes=1))
         self.noise, self.side, self.seed = noise, side, seed
 
     def logits(self, images: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ class Substitute:
     def loss(self, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         """Binary cross-entropy on noisy pictures; batch: (pictures, labels float (N,), 1 for marked)."""
         images, labels = batch
-        noise = torch.randn(images.shape, generator=generator) * (self.noise * _STD)
+        noise = torch.randn(images.shape, generator=generator, device=images.device) * (self.noise * _STD)
         return F.binary_cross_entropy_with_logits(self.logits(images + noise), labels)
 
     def fit(

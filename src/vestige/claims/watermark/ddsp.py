@@ -175,7 +175,7 @@ def _redrawn(pictures: np.ndarray, model: Any, strength: float, seed: int) -> np
 
 def _diffusion(pictures: np.ndarray, seed: int) -> list[dict[str, Any]]:
     """DiffPure with the shipped model of scenes, in tiles of its size, on a few photographs."""
-    from vestige.claims.watermark.small_marks import pipeline
+    from vestige.bench.watermark.small_marks import pipeline
 
     model, small = pipeline(), pictures[:, :, :96, :96]
     rows = []
