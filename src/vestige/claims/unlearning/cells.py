@@ -1,53 +1,59 @@
-"""Rows of the unlearning benchmark for claims: the same cells, networks and parameters, computed where they lack."""
+"""Rows of the unlearning bed for claims: one run a seed, tables of means, and comparisons over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vestige.bench.store import results_root
-from vestige.bench.unlearning.protocol import Grid, methods, run
-from vestige.bench.unlearning.table import rows
-from vestige.bench.unlearning.world import FOLDER, Settings, World, world
+from vestige.bench.controls import Interval, over_seeds
+from vestige.bench.unlearning.bed import RECIPE as BED
 from vestige.claims import ClaimContext
-from vestige.core.errors import InputError
+from vestige.engines.runs import Need
 
-SEEDS = 3
-SHOWN = ("problem", "method", "seeds", "UA", "RA", "TA", "MIA", "gap", "mia_entropy", "s", "of retraining", "note")
-
-
-def settings_of(context: ClaimContext) -> Settings:
-    """The benchmark's settings; ``--limit`` means so many training pictures."""
-    return Settings(images=context.limit) if context.limit else Settings()
+SEEDS = (0, 1, 2)
+#: Parameters first, then what is made with them.
+BED_NEEDS = (Need(BED, ("tuning",)), Need(BED, ("default",), SEEDS))
+SHOWN = ("UA", "RA", "TA", "MIA", "gap", "mia_entropy", "passes of retraining", "of retraining")
+Rows = Sequence[Mapping[str, Any]]
 
 
-def world_of(context: ClaimContext, kind: str, seed: int) -> World:
-    """The benchmark's problem and reference of that seed (counted from the claim's own)."""
-    return world(kind, context.seed + seed, settings_of(context), data=context.data, folder=FOLDER)
+def bed_rows(context: ClaimContext, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
+    """Every row of the bed's runs; "seed" tells whose."""
+    return [row for seed in seeds for row in context.run(BED, "default", seed).figures["rows"]]
 
 
-def cells(
-    context: ClaimContext, kinds: Sequence[str], selection: str, seeds: int = SEEDS
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """{(problem, method): row} with means over the seeds; "original" and "retrain" are among the methods.
+def figures(context: ClaimContext, recipe: str, variant: str, seeds: Sequence[int] = SEEDS) -> list[dict[str, Any]]:
+    """The rows of another recipe's runs."""
+    return [row for seed in seeds for row in context.run(recipe, variant, seed).figures["rows"]]
 
-    A seed on which an eraser failed (its weights diverged, say) is left out, and the column "seeds" tells. Raises
-    InputError when one failed on all.
-    """
-    # Trial runs leave no records among the results.
-    records_folder = FOLDER / "trials" if context.limit else results_root() / "bench" / "unlearning"
-    grid = Grid(settings_of(context), str(context.data or ""), FOLDER, records_folder)
-    numbers = range(context.seed, context.seed + seeds)
-    records, failed = run(grid, methods(selection), kinds, numbers, jobs=context.jobs)
-    found = {(row["problem"], row["method"]): row for row in rows(records)}
-    if any(row["gap"] is None for row in found.values()):
-        raise InputError(failed[0])
+
+def values(rows: Rows, column: str, **where: Any) -> list[float]:
+    """The figures of a column in the order of the seeds, one for each; NaN where a row failed."""
+    found = [r for r in rows if all(r.get(name) == value for name, value in where.items())]
+    return [float("nan") if r.get(column) is None else float(r[column]) for r in sorted(found, key=lambda r: r["seed"])]
+
+
+def apart(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Ours less theirs over seeds; no interval holds anything where a run failed."""
+    if len(ours) != len(theirs) or len(ours) < 3 or any(v != v for v in (*ours, *theirs)):
+        return Interval(float("nan"), float("-inf"), float("inf"), how="seeds")
+    return over_seeds(ours, theirs)
+
+
+def means(rows: Rows, by: Sequence[str] = ("problem", "method"), shown: Sequence[str] = SHOWN) -> list[dict[str, Any]]:
+    """One row for each combination of ``by``: means over the seeds; "failed" counts those that have no figure."""
+    table: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        table.setdefault(tuple(row.get(name) for name in by), []).append(row)
+    found = []
+    for key, members in table.items():
+        good = [m for m in members if "error" not in m]
+        one: dict[str, Any] = {**dict(zip(by, key, strict=True)), "seeds": len(good)}
+        for name in shown:
+            numbers = [float(m[name]) for m in good if m.get(name) is not None]
+            if numbers:
+                one[name] = round(sum(numbers) / len(numbers), 4)
+        if len(good) < len(members):
+            one["failed"] = len(members) - len(good)
+        found.append(one)
     return found
-
-
-def shown(found: dict[tuple[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the columns that claims print, rounded."""
-    return [
-        {name: round(row[name], 4) if isinstance(row[name], float) else row[name] for name in SHOWN}
-        for row in found.values()
-    ]
