@@ -152,7 +152,8 @@ BASE = {
 RANDOM = {
     "linear": 0.30, "knn": 0.25, "quarter": 0.2, "tuned": 0.40, "scenes_miou": 0.50, "loss_uniform": 1.0,
     "loss_green": 1.0, "linear_in_place": 0.30, "linear_shuffled": 0.29, "positions": 0.02, "positions_0": 0.016,
-    "positions_4": 0.016, "positions_8": 0.016,
+    "positions_4": 0.016, "positions_8": 0.016, "positions_all_keys": 0.02, "effective_rank": 9.0,
+    "attention_distance": 4.0,
 }  # fmt: skip
 BETTER = {"linear": 0.47, "knn": 0.40, "quarter": 0.38, "tuned": 0.60, "scenes_miou": 0.65}
 ARMS = {

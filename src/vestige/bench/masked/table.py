@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from vestige.bench.controls import Interval, over_seeds
+from vestige.core.errors import InputError
 from vestige.engines.runs import Run
 
 
 def values(runs: Sequence[Run], key: str) -> list[float]:
-    """A figure of each run; raises KeyError, naming the run, where it was not measured."""
+    """A figure of each run; raises InputError, naming the run, where it was not measured."""
     for run in runs:
         if run.figures.get(key) is None:
-            raise KeyError(f"{run.recipe}/{run.variant}/{run.seed} has no figure {key!r}; train it anew")
+            raise InputError(f"The run {run.recipe}/{run.variant}/{run.seed} has no figure {key!r}; train it anew.")
     return [float(run.figures[key]) for run in runs]
 
 

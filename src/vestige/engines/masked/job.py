@@ -80,7 +80,7 @@ def masked_job(
         generator = torch.Generator(ctx.device).manual_seed(0)
         found = {"error": sum(len(p) * module.error(p, generator) for p in parts) / len(pictures)}
         half = len(validation) // 2
-        if half and validation.labels.min() >= 0:
+        if half > 1 and validation.labels.min() >= 0:
             x, y = extract(module, validation.images), torch.from_numpy(validation.labels)
             found["knn"] = knn_accuracy(x[:half], y[:half], x[half:], y[half:], k=min(20, half))
         return found
