@@ -40,6 +40,23 @@ class EqualisedLinear(nn.Module):
         return F.linear(x, self.weight * self.scale, self.bias * self.multiplier)
 
 
+class ScaledLeakyReLU(nn.Module):
+    """√2 · max(x, slope·x): the gain gives back the energy that the leak takes, so that layers keep their variance.
+
+    Source: T. Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020.
+
+    >>> ScaledLeakyReLU()(torch.tensor([2.0, -2.0])).tolist()
+    [2.8284270763397217, -0.5656854510307312]
+    """
+
+    def __init__(self, slope: float = 0.2) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.slope) * math.sqrt(2)
+
+
 def chosen_layers(root: nn.Module, chosen: Callable[[str], bool]) -> dict[str, Layer]:
     """The ungrouped convolutions and linear layers of ``root`` whose dotted name is ``chosen``.
 

@@ -288,7 +288,7 @@ SYSTEMS = (
                 "vestige learn safe_sd",
                 "rendered scenes, which it draws itself",
                 "the folder safe_sd, for --model",
-                quick="--set steps=4 --set scenes=16 --set held=4 --set batch_size=4 --set validate_every=0",
+                quick="--set steps=4 --set second=2 --set second_batch=4 --set marks=4 --set scenes=16 --set held=4 --set batch_size=4 --set validate_every=0",
             ),
         ),
         network="shipped",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vestige.core.errors import UsageError
 
@@ -103,3 +103,30 @@ def modules_right(soft: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """
     free = free_modules(wanted.shape[-1])
     return ((np.asarray(soft) > 0) == wanted)[:, free].mean(1)
+
+
+class ImageInImage(nn.Module):
+    """The rival that works after the fact: h = x + 0.1 tanh H([x, P(w)]), ŵ = R(h), a mark as a picture in a picture.
+
+    Source: Hiding Images in Plain Sight: Deep Steganography, NeurIPS 2017; small here, and trained through distortions.
+
+    >>> net = ImageInImage(4)
+    >>> net.show(net.embed(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16))).shape
+    torch.Size([1, 3, 16, 16])
+    """
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.prepare = _convolutions(3, width, 8, 2)
+        self.hide, self.show = _convolutions(11, width, 3, 3), _convolutions(3, width, 3, 4)
+
+    def embed(self, images: Tensor, marks: Tensor) -> Tensor:
+        """Pictures with the marks in them, N×3×H×W each."""
+        return images + 0.1 * torch.tanh(self.hide(torch.cat([images, self.prepare(marks)], 1)))
+
+
+def _convolutions(inside: int, width: int, outside: int, count: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i in range(count):
+        layers += [nn.Conv2d(inside if i == 0 else width, width, 3, 1, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, outside, 3, 1, 1))

@@ -20,6 +20,8 @@ from vestige.data.distortions_torch import round8
 from vestige.engines.marking.model import BitReading, EmbedderReader, Level, Trial
 from vestige.nn.messages import check_bits
 
+#: Shares of red, green and blue in luma.
+LUMA = (0.299, 0.587, 0.114)
 _START = 8  # side of the diffuser's first maps
 _LOCAL = 5  # window of the local mean and contrast that the reader takes out, in pixels of half size
 
@@ -46,9 +48,10 @@ def _wrapped(inside: int, outside: int) -> nn.Conv2d:
 class Diffuser(nn.Module):
     """Bits N×L -> pattern N×3×S×S in (0, 1): a dense layer to 8×8 maps, doublings with 3×3 convolutions that wrap
     around, so that it tiles without seams, the pilot added, and a bilinear doubling: finer detail would not survive
-    compression."""
+    compression. colour: red, green and blue may differ; otherwise the pattern is grey, since JPEG keeps half of the
+    colour and grey copies none."""
 
-    def __init__(self, bits: int, size: int, width: int, pilot: Tensor) -> None:
+    def __init__(self, bits: int, size: int, width: int, pilot: Tensor, colour: bool = False) -> None:
         super().__init__()
         if size < 2 * _START or size & (size - 1):
             raise UsageError(f"A pattern's side is a power of two of at least {2 * _START}, got {size}.")
@@ -60,14 +63,15 @@ class Diffuser(nn.Module):
             outside = max(inside // 2, 16)
             layers += [nn.Upsample(scale_factor=2), _wrapped(inside, outside), nn.GroupNorm(4, outside), nn.SiLU()]
             inside = outside
-        self.refine = nn.Sequential(*layers, _wrapped(inside, 3))
+        self.refine = nn.Sequential(*layers, _wrapped(inside, 3 if colour else 1))
         self.pilot: Tensor
         self.register_buffer("pilot", pilot, persistent=False)
 
     def forward(self, bits: Tensor) -> Tensor:
         maps = self.spread(2 * check_bits(bits, self.bits) - 1).view(-1, self.width, _START, _START)
         # Bounded, so that no message drowns the pilot.
-        return torch.sigmoid(2 * doubled(torch.tanh(self.refine(maps).float()) + self.pilot))
+        tile = torch.sigmoid(2 * doubled(torch.tanh(self.refine(maps).float()) + self.pilot))
+        return tile.expand(-1, 3, -1, -1)
 
 
 def doubled(tiles: Tensor) -> Tensor:
@@ -111,10 +115,11 @@ class ScreenMarkNet(EmbedderReader):
     perceptual loss grows:
 
         L1 = MSE(soft + ½, m) + w_r R(P),    R = (mean P − 0.55)² + max(std P − 0.4, 0)² + mean cos²(P_i, P_j)
-        L2 = BCE(soft, m) + w_r R(P) + w_c mean soft(S)²,    L3 = L2 + level · (w_i MSE(S', S) + w_p d(S', S))
+        L2 = BCE(soft, m) + w_r R(P) + w_c mean soft(S)²,    L3 = L2 + level · (w_i E(S', S) + w_p d(S', S))
 
-    with d a distance of deep features. bits: L. size: side of P and of a window, a power of two. alpha: α.
-    diffuser, reader: first widths. Raises UsageError for sizes that do not fit.
+    with E the squared error of luma (with ``colour``: of red, green, blue) and d a distance of deep features. bits: L.
+    size: side of P and of a window, a power of two. alpha: α. colour: see `Diffuser`. diffuser, reader: first widths.
+    Raises UsageError for sizes that do not fit.
 
     Source: ScreenMark: Watermarking Arbitrary Visual Content on Screen, AAAI 2025. The networks, R and the loss on
     unmarked screens are this implementation's.
@@ -138,6 +143,7 @@ class ScreenMarkNet(EmbedderReader):
         clean_weight: float = 0.05,
         image_weight: float = 300.0,
         perceptual_weight: float = 0.0,
+        colour: bool = False,
     ) -> None:
         super().__init__()
         if not 0 < alpha < 1 or bits < 1 or diffuser < 4 or diffuser % 4 or reader < 8 or reader % 8:
@@ -148,12 +154,13 @@ class ScreenMarkNet(EmbedderReader):
         self.settings = {
             "bits": bits, "size": size, "alpha": alpha, "pilot": pilot, "diffuser": diffuser, "reader": reader,
             "pattern_weight": pattern_weight, "clean_weight": clean_weight, "image_weight": image_weight,
-            "perceptual_weight": perceptual_weight,
+            "perceptual_weight": perceptual_weight, "colour": colour,
         }  # fmt: skip
         template = pilot_tile(size // 2)
         self.template: Tensor  # conjugate spectrum of the pilot
         self.register_buffer("template", torch.fft.fft2(template).conj(), persistent=False)
-        self.diffuser = Diffuser(bits, size, diffuser, pilot * template)
+        self.colour = colour
+        self.diffuser = Diffuser(bits, size, diffuser, pilot * template, colour)
         self.reverser = Reverser(bits, size // 2, reader)
         self.deeper = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.SiLU(), nn.Conv2d(16, 3, 3, 1, 1))
         nn.init.zeros_(self.deeper[2].weight)  # type: ignore[arg-type]
@@ -213,7 +220,9 @@ class ScreenMarkNet(EmbedderReader):
         loss = message + self.clean_weight * unmarked + self.pattern_weight * apart
         fidelity = level("fidelity")
         if fidelity > 0:
-            loss = loss + fidelity * self.image_weight * F.mse_loss(trial.embedded, trial.images)
+            change = trial.embedded - trial.images
+            seen = change if self.colour else torch.einsum("nchw,c->nhw", change, change.new_tensor(LUMA))
+            loss = loss + fidelity * self.image_weight * seen.square().mean()
             if self.perceptual_weight > 0:
                 loss = loss + fidelity * self.perceptual_weight * self._distance(trial)
         return {"loss": loss, "message": message.detach(), "unmarked": unmarked.detach()}

@@ -36,7 +36,7 @@ from vestige.engines.marking.residual import read_at_native
 from vestige.metrics.perceptual import perceptual_distance
 from vestige.nn.features import FeatureNet, load_feature_net
 from vestige.nn.messages import check_bits
-from vestige.nn.modulation import EqualisedLinear, Layer, bake, chosen_layers, inputs_of, modulated
+from vestige.nn.modulation import EqualisedLinear, Layer, ScaledLeakyReLU, bake, chosen_layers, inputs_of, modulated
 from vestige.nn.resnet import ResNet, ResNetConfig
 from vestige.nn.vae import decode, encode
 from vestige.watermark.learned import as_tensor, load_weights
@@ -78,7 +78,7 @@ class WouafNet(EmbedderReader):
     vae: an ``AutoencoderKL``, which is trained on (its decoder) or kept (its encoder); or its configuration. width: of
     the mapping. depth, reader_width, stem: of the ResNet reader (paper: 50, 1, "imagenet"). features: weights of a
     `FeatureNet`; "" takes the shipped ones. first: weight of fidelity from the start; as much as 0.1 keeps a small
-    decoder from ever marking. spread: factor on the first affine weights (paper: 1).
+    decoder from ever marking.
     Raises UsageError when the autoencoder cannot make pictures of that size.
 
     >>> from vestige.nn.vae import small_vae
@@ -100,7 +100,6 @@ class WouafNet(EmbedderReader):
         stem: str = "imagenet",
         pixels: float = 10.0,
         first: float = 0.01,
-        spread: float = 1.0,
         features: str = "",
     ) -> None:
         super().__init__()
@@ -118,17 +117,14 @@ class WouafNet(EmbedderReader):
         self.vae = copy.deepcopy(vae).requires_grad_(False)
         self.vae.decoder.requires_grad_(True)
         self.mapping = nn.Sequential(
-            EqualisedLinear(bits, width, multiplier=0.01), nn.LeakyReLU(0.2),
-            EqualisedLinear(width, width, multiplier=0.01), nn.LeakyReLU(0.2),
+            EqualisedLinear(bits, width, multiplier=0.01), ScaledLeakyReLU(),
+            EqualisedLinear(width, width, multiplier=0.01), ScaledLeakyReLU(),
         )  # fmt: skip
         layers = modulated_layers(self.vae)
         # Names of submodules have no dots.
         self.affine = nn.ModuleDict(
             {n.replace(".", "/"): EqualisedLinear(width, inputs_of(layer), bias=1.0) for n, layer in layers.items()}
         )
-        with torch.no_grad():
-            for affine in self.affine.children():
-                affine.get_parameter("weight").mul_(spread)
         self.reader = ResNet(ResNetConfig(depth, stem, reader_width, classes=bits))
         self._features = features
         self._judge: list[FeatureNet] = []  # in a list, so that it is no part of the weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vestige.bench.forensics.corpus import photographs
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.image_io import decode, to_float, to_uint8
 from vestige.core.keys import derive
 from vestige.core.runtime import rng
@@ -28,7 +28,7 @@ def _pictures(context: ClaimContext, count: int) -> list[tuple[str, np.ndarray]]
     return [(name, image) for name, image in images if min(image.shape[2:]) >= DwtDctSvd().minimum_side]
 
 
-@claim("32 bits are read exactly from at least 95 % of photographs after each of 15 distortions, at mean PSNR >= 40 dB")
+@headline("32 bits are read exactly from at least 95 % of photographs after each of 15 distortions, at mean PSNR >= 40 dB")
 def survives_distortions(context: ClaimContext) -> Evidence:
     context.pack("photos")
     marker = DwtDctSvd()

@@ -17,7 +17,7 @@ import numpy as np
 
 from vestige.bench.forensics.corpus import Photo, photographs
 from vestige.bench.peers import BITS, BitMark, peers
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.image_io import decode, to_float, to_uint8
 from vestige.core.keys import PUBLIC_KEY, derive
 from vestige.core.runtime import one_thread, rng
@@ -67,7 +67,7 @@ class _Ours:
         return (reading.details or {}).get("raw_bits", {}).get(BITS)
 
 
-@claim(
+@headline(
     "32 bits at mean PSNR >= 40 dB and SSIM >= 0.98: bit accuracy >= 0.99 after identity, JPEG 75 and 50, WebP 70, "
     "resize 0.5 and 1.5, blur 1, noise 0.02, brightness and contrast +-20 %, crop to 80 %, rotation 5 degrees and a "
     "screenshot, >= 0.95 after JPEG 30, crop to 50 % and rotation 15 degrees"

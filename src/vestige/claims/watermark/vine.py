@@ -5,40 +5,33 @@ The editor is the shipped text-to-image model of scenes, which redraws pictures 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from vestige.claims import ClaimContext, Evidence, claim
-from vestige.claims.watermark.small_marks import pipeline
-from vestige.core.errors import InputError
+from vestige.bench.controls import Interval, over_seeds
+from vestige.bench.watermark.small_marks import pipeline
+from vestige.claims import ClaimContext, Evidence, claim, headline
+from vestige.claims.watermark.learned_marks import trained
 from vestige.data.distortions import distort
 from vestige.data.packs import load_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.marking.evaluate import draw_bits, embedded, fidelity, read_soft
 from vestige.engines.marking.residual import embed_at_native, read_at_native
+from vestige.engines.runs import Need
 from vestige.watermark.attacks.regeneration import regenerate
 from vestige.watermark.attacks.registry import eight_bit
 from vestige.watermark.hidden import Hidden
-from vestige.watermark.learned import WEIGHTS, LearnedMark
+from vestige.watermark.learned import LearnedMark
 from vestige.watermark.vine import Vine, band_study
 
-PICTURES = 100
+NEEDS = (Need("vine"), Need("hidden", ("default",), (0,)))
+SEEDS = (0, 1, 2)
+PICTURES, PHOTOGRAPHS, PHOTOGRAPH_SIDE = 100, 200, 128
 STEPS = 20
 Editor = Callable[[np.ndarray], np.ndarray]
-
-
-def variant(kind: type[LearnedMark], name: str, settings: str = "") -> LearnedMark:
-    """A mark with the shipped weights of that name; raises InputError with the recipe where they are missing."""
-    path = WEIGHTS / f"{name}.safetensors"
-    if not path.is_file():
-        raise InputError(
-            f"This claim needs weights/{name}.safetensors; train it with: vestige learn recipes/watermark/{kind.slug} "
-            f"--set preset=gpu{settings}."
-        )
-    return kind(path)
 
 
 def scenes(context: ClaimContext, size: int, first: int) -> np.ndarray:
@@ -86,22 +79,39 @@ def _strength_for(mark: LearnedMark, images: np.ndarray, psnr: float, seed: int)
     return float(np.sqrt(low * high))
 
 
-@claim("blur as surrogate: after redrawing at t = 0.2, >= 8 points more bits than with JPEG and noise, at equal PSNR")
+def judged(ours: Sequence[float], theirs: Sequence[float], apart: Sequence[float]) -> tuple[bool, Interval]:
+    """Whether blur is ahead over seeds at equal fidelity. apart: differences of PSNR in dB."""
+    ahead = over_seeds(ours, theirs)
+    return ahead.low > 0 and max(abs(d) for d in apart) <= 0.3, ahead
+
+
+@headline(
+    "blur as surrogate of editing: at equal PSNR, more bits are read after redrawing at t = 0.2 than by the same "
+    "network trained with JPEG and noise"
+)
 def blur_stands_for_editing(context: ClaimContext) -> Evidence:
-    mark, reference = variant(Vine, "vine"), variant(Vine, "vine_reference", " --set bank=jpeg_noise")
     rows: list[dict[str, Any]] = []
-    for name, edit in {"none": lambda x: x, **editors(context, local=False)}.items():
-        images = scenes(context, mark.network.size, 0)
-        psnr, accuracy = _accuracy(mark, images, edit, 1.0, context.seed)
-        rows.append({"edit": name, "training": "blur", "strength": 1.0, "psnr": psnr, "bit_accuracy": accuracy})
-        images = scenes(context, reference.network.size, 0)
-        level = _strength_for(reference, images, psnr, context.seed)
-        psnr, accuracy = _accuracy(reference, images, edit, level, context.seed)
-        rows.append({"edit": name, "training": "plain", "strength": level, "psnr": psnr, "bit_accuracy": accuracy})
-    judged = {r["training"]: r for r in rows if r["edit"] == "redrawn 0.2"}
-    ours, other = judged["blur"], judged["plain"]
-    same = abs(ours["psnr"] - other["psnr"]) <= 0.3 and mark.bits == reference.bits
-    return Evidence(same and ours["bit_accuracy"] >= other["bit_accuracy"] + 0.08, rows)
+    found: dict[str, list[float]] = {"default": [], "jpeg_noise": []}
+    apart = []
+    for seed in SEEDS:
+        ours, theirs = (trained(context, Vine, variant, seed) for variant in found)
+        edits: dict[str, Editor] = {"none": lambda x: x, "redrawn 0.2": editors(context, local=False)["redrawn 0.2"]}
+        images = scenes(context, ours.network.size, 0)
+        level = _strength_for(theirs, images, _accuracy(ours, images, edits["none"], 1.0, seed)[0], seed)
+        for name, edit in edits.items():
+            pair = [_accuracy(m, images, edit, s, seed) for m, s in ((ours, 1.0), (theirs, level))]
+            for variant, strength, (psnr, accuracy) in zip(found, (1.0, level), pair, strict=True):
+                row = {"seed": seed, "edit": name, "training": variant, "strength": strength}
+                rows.append({**row, "psnr": psnr, "bit_accuracy": accuracy})
+                if name == "redrawn 0.2":
+                    found[variant].append(accuracy)
+        apart.append(pair[0][0] - pair[1][0])
+    holds, ahead = judged(found["default"], found["jpeg_noise"], apart)
+    weak = "" if max(found["default"]) > 0.52 else "after redrawing both read at chance"
+    note = (
+        f"ahead by {ahead} over {len(SEEDS)} seeds, {len(images)} scenes of {ours.network.size} pixels; chance is 0.5"
+    )
+    return Evidence(holds, rows, note, too_weak=weak)
 
 
 def _marked(mark: LearnedMark, images: np.ndarray, bits: np.ndarray) -> np.ndarray:
@@ -117,13 +127,12 @@ def _agreement(mark: LearnedMark, images: np.ndarray, bits: np.ndarray) -> np.nd
     return np.asarray(((soft > 0) == bits).mean(1))
 
 
-@claim("VINE is ahead of HiDDeN and DWT-DCT-SVD in TPR at 1 % FPR under every editing suite")
+@claim("VINE is ahead of HiDDeN and DWT-DCT-SVD in TPR at 1 % FPR after redrawing at t = 0.1 and at t = 0.2")
 def is_ahead_under_editing(context: ClaimContext) -> Evidence:
     from vestige.core.keys import PUBLIC_KEY
     from vestige.watermark.dwt_dct_svd import DwtDctSvd
 
-    marks: list[LearnedMark] = [variant(Vine, "vine")]
-    marks += [kind() for kind in (Hidden,) if (WEIGHTS / f"{kind.slug}.safetensors").is_file()]
+    marks: list[LearnedMark] = [trained(context, Vine), trained(context, Hidden)]
     classical = DwtDctSvd()
     side = classical.minimum_side
     # Other scenes than those scored set the thresholds, after the same edit.
@@ -140,7 +149,8 @@ def is_ahead_under_editing(context: ClaimContext) -> Evidence:
     rows: list[dict[str, Any]] = [
         {"edit": "psnr of the marks", **{slug: fidelity(images, marked)["psnr"] for slug, marked in ready.items()}}
     ]
-    for name, edit in editors(context).items():
+    suites = editors(context, local=False)
+    for name, edit in ((n, suites[n]) for n in ("redrawn 0.1", "redrawn 0.2")):
         plain = edit(others)
         row: dict[str, Any] = {"edit": name}
         for mark in marks:
@@ -152,9 +162,10 @@ def is_ahead_under_editing(context: ClaimContext) -> Evidence:
         row["dwt_dct_svd"] = float((found > np.quantile(strengths(plain), 0.99)).mean())
         rows.append(row)
     rivals = [slug for slug in ready if slug != "vine"]
-    holds = "hidden" in ready and all(row["vine"] > max(row[name] for name in rivals) for row in rows[1:])
-    note = f"all marks on the same {len(images)} scenes of {side} pixels"
-    return Evidence(holds, rows, note if "hidden" in ready else f"{note}; no weights of HiDDeN, which the claim needs")
+    holds = all(row["vine"] > max(row[name] for name in rivals) for row in rows[1:])
+    alive = rows[-1]["hidden, bits right"] > 0.52 or rows[1]["hidden, bits right"] > 0.52
+    note = f"all marks on the same {len(images)} scenes of {side} pixels, learned ones stretched to them"
+    return Evidence(holds, rows, note if alive else f"{note}; HiDDeN reads at chance after redrawing")
 
 
 @claim("redrawing and blur keep >= 70 % of a pattern's energy in the low band and <= 30 % in the high band")
@@ -175,10 +186,13 @@ def editing_is_a_low_pass(context: ClaimContext) -> Evidence:
 
 @claim("32 bits at 128 pixels: bit accuracy >= 0.99 on photographs never trained on, at the PSNR that the table states")
 def reads_on_photographs(context: ClaimContext) -> Evidence:
-    mark = variant(Vine, "vine")
-    images = load_pack(context.pack("scenery"), mark.network.size, context.limit or PICTURES).images
-    bits = draw_bits(context.seed, len(images), mark.bits)
-    marked = embedded(mark.network, images, bits, strength=mark.strength)
-    accuracy = float(((read_soft(mark.network, marked)[0] > 0) == bits).mean())
-    row = {"bits": mark.bits, "size": mark.network.size, "bit_accuracy": accuracy, **fidelity(images, marked)}
-    return Evidence(mark.bits >= 32 and accuracy >= 0.99, [row])
+    mark = trained(context, Vine)
+    rows: list[dict[str, Any]] = []
+    for side in (mark.network.size, PHOTOGRAPH_SIDE):
+        images = load_pack(context.pack("scenery"), side, context.limit or PHOTOGRAPHS).images
+        bits = draw_bits(context.seed, len(images), mark.bits)
+        marked = _marked(mark, images, bits)  # the change is computed at the network's size and stretched
+        right = _agreement(mark, marked, bits)
+        row = {"pictures": len(images), "side": side, "computed at": mark.network.size, "bits": mark.bits}
+        rows.append({**row, "bit_accuracy": float(right.mean()), **fidelity(images, marked)})
+    return Evidence(mark.bits >= 32 and rows[-1]["bit_accuracy"] >= 0.99, rows)

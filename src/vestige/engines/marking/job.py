@@ -18,7 +18,7 @@ from vestige.data.packs import has_pack, named_pack
 from vestige.data.scenes import render_pack
 from vestige.engines.marking.critic import Critic
 from vestige.engines.marking.distort import EVERYDAY, DistortionLayer
-from vestige.engines.marking.evaluate import false_alarm_area, summary
+from vestige.engines.marking.evaluate import false_alarm_area, summary, watched
 from vestige.engines.marking.masks import MaskSampler
 from vestige.engines.marking.model import EmbedderReader, Trial, save_marker, straight_clamp
 from vestige.engines.marking.stages import Stage, Stages
@@ -131,8 +131,7 @@ def marking_job(
 
     def validate(module: nn.Module) -> dict[str, float]:
         assert isinstance(module, EmbedderReader)
-        figures = summary(module, test[:64], seed=ctx.seed)
-        return {name: figures[name] for name in ("psnr", "mean", "identity 0", "jpeg 50")}
+        return watched(module, test[:24], seed=ctx.seed)
 
     def evaluate(module: nn.Module) -> dict[str, Any]:
         assert isinstance(module, EmbedderReader)
@@ -198,7 +197,7 @@ def training_pictures(
     """
     if has_pack("photos"):
         train = named_pack("photos", "train", size=max(source, size), limit=limit or None).images
-        return train, named_pack("photos", "val", size=size, limit=held or limit or None).images
+        return train, named_pack("photos", "val", size=size, limit=limit or None).images[: held or None]
     count = limit or 600
     drawn = render_pack(count, 2 * size, seed).images
     return drawn, render_pack(held or max(16, count // 8), size, seed + 1).images

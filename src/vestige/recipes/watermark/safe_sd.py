@@ -1,24 +1,25 @@
-"""Safe-SD in two stages: injector and extractor around an autoencoder, then the diffusion model that signs on a word.
+"""Safe-SD: injector and extractor around an autoencoder, then the diffusion model that signs on a word.
 
-    vestige learn safe_sd --out out/safe_sd_1
-    vestige learn safe_sd --set stage=2 --set start=out/safe_sd_1/safe_sd \\
-        --set steps=1900 --set batch_size=32 --set lr=1e-3 --out out/safe_sd_2
+    vestige learn safe_sd
+    vestige learn safe_sd --variant image_in_image
 
-Each is meant for about 15 minutes on one core; ``preset=gpu`` with 20,000 steps of 32 and 30,000 of 128 is the size the
-targets were set for. Pictures: rendered scenes of 64 pixels with one object.
+``preset=gpu`` with 20,000 steps of 32 and ``second=30000`` of 128 is the size the targets were set for. Pictures:
+rendered scenes of 64 pixels with one object.
 
-Stage 1: ``vae`` names a diffusers folder of an AutoencoderKL for 64 pixels to start from (or a pipeline folder with
+Injector: ``vae`` names a diffusers folder of an AutoencoderKL for 64 pixels to start from (or a pipeline folder with
 one); without it the autoencoder starts at random. In the share ``warm`` of the run the two autoencoders, for pictures
 and for marks, learn alone (0.4 of that with ``vae``); then the encoder is kept and marks are injected, first with a
-weight of 10 on the reveal loss, which falls to 1, and with distortions of growing strength. Stage 2: ``start`` names
-the folder of stage 1, ``text`` a pipeline folder whose text encoder to begin with ("": from random weights). held:
-scenes that are judged by.
+weight of 10 on the reveal loss, which falls to 1, and with distortions of growing strength. Diffusion model: ``second``
+updates of ``second_batch``; ``text`` a pipeline folder whose text encoder to begin with ("shipped": that of
+scenes_text2image, "": from random weights). held: scenes that are judged by. The variant image_in_image is the rival
+that hides the mark in a finished picture.
 
-Results: the folder safe_sd; that of stage 2 goes to the package's weights folder.
+Results: the folder safe_sd, for the package's weights; of the rival, its weights.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vestige.core.errors import UsageError
 from vestige.core.keys import derive
 from vestige.core.runtime import rng
 from vestige.data.distortions import distort
 from vestige.data.scenes import render_pack
+from vestige.engines import parts
 from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.diffusion.latent import encode_images
 from vestige.engines.diffusion.pipeline import TextToImage, load_pipeline
 from vestige.engines.diffusion.schedules import cosine
 from vestige.engines.marking.critic import Critic
 from vestige.engines.marking.distort import DistortionLayer, Draw
+from vestige.engines.marking.model import straight_clamp
 from vestige.engines.marking.stages import ramp
-from vestige.engines.recipe import Job, Recipe, RecipeContext
+from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 from vestige.metrics.detection import null_threshold
 from vestige.metrics.quality import psnr
@@ -48,8 +52,9 @@ from vestige.nn.text import build_tokenizer, text_encoder, token_ids
 from vestige.nn.unet import text_unet
 from vestige.nn.vae import fit_scaling, small_vae
 from vestige.watermark.attacks.registry import eight_bit
+from vestige.watermark.learned import WEIGHTS
 from vestige.watermark.safe_sd import SafeSD, save_safe_sd
-from vestige.watermark.safe_sd_marks import modules_right, random_marks
+from vestige.watermark.safe_sd_marks import ImageInImage, modules, modules_right, random_marks
 from vestige.watermark.safe_sd_model import TRIGGERS, MarkedTextToImage, with_trigger
 from vestige.watermark.safe_sd_net import (
     SafeSDNet,
@@ -72,14 +77,80 @@ BANK = (
 KEY = derive(b"safe_sd", "recipe")
 
 
-def build(ctx: RecipeContext) -> Job:
-    """Scenes, and the job of the stage."""
+def perform(ctx: RecipeContext) -> dict[str, Any]:
+    """Both stages one after the other, or the rival."""
     o = ctx.options
-    if o["preset"] not in PRESETS or int(o["stage"]) not in (1, 2):
-        raise UsageError(f"stage is 1 or 2 and preset one of {', '.join(PRESETS)}; got {o['stage']} and {o['preset']}.")
-    if int(o["stage"]) == 2 and not o["start"]:
-        raise UsageError("Stage 2 starts from stage 1: give its folder with --set start=FOLDER/safe_sd.")
-    return (stage_one if int(o["stage"]) == 1 else stage_two)(ctx, PRESETS[o["preset"]])
+    if o["preset"] not in PRESETS or o["form"] not in ("safe_sd", "image_in_image"):
+        raise UsageError(
+            f"preset is one of {', '.join(PRESETS)}, form safe_sd or image_in_image; got {o['preset']}, {o['form']}."
+        )
+    if o["form"] == "image_in_image":
+        job = hiding(ctx)
+        rival = parts.trained(ctx, "rival", job)
+        assert job.validate is not None
+        return {"updates": ctx.config.steps, **parts.figures(ctx, "rival figures", partial(job.validate, rival))}
+    sizes, folder = PRESETS[o["preset"]], ctx.out / "safe_sd"
+    first = stage_one(ctx, sizes)
+    net = parts.trained(ctx, "injector", first)
+    assert first.evaluate is not None
+    assert first.save is not None
+    found = parts.figures(ctx, "injected", partial(first.evaluate, net))
+    if not folder.is_dir():
+        first.save(net, ctx.out)
+    config = dataclasses.replace(
+        ctx.config, steps=int(o["second"]), batch_size=int(o["second_batch"]), lr=1e-3,
+        validate_every=max(1, int(o["second"]) // 20) if ctx.config.validate_every else 0,
+    )  # fmt: skip
+    ahead = dataclasses.replace(ctx, config=config, options={**o, "start": str(folder)})
+    second = stage_two(ahead, sizes)
+    model = parts.trained(ahead, "diffusion", second, config)
+    assert second.evaluate is not None
+    assert second.save is not None
+    found |= parts.figures(ctx, "sampled", partial(second.evaluate, model))
+    second.save(model, ctx.out)
+    return {"updates": ctx.config.steps + config.steps, **found}
+
+
+def hiding(ctx: RecipeContext) -> Job:
+    """A faint picture within a finished one, trained through the same distortions; the picture counts by and by."""
+    o, count, steps = ctx.options, ctx.config.batch_size, ctx.config.steps
+    size = int(o["size"])
+    images, _ = scenes(o, size, ctx.seed)
+    pictures, layer = images.to(ctx.device).float() / 255, DistortionLayer(BANK)
+
+    def batches(number: int, generator: torch.Generator) -> dict[str, Any]:
+        seed = int(torch.randint(2**62, (), generator=generator))
+        draws = rng(seed, "batch")
+        return {
+            "ids": torch.from_numpy(draws.integers(int(o["held"]), len(pictures), count)),
+            "marks": torch.from_numpy(random_marks(count, size, draws)[1]), "seed": seed, "done": number / steps,
+        }  # fmt: skip
+
+    def step(module: nn.Module, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(module, ImageInImage)
+        x, w = pictures[batch["ids"]], batch["marks"]
+        hidden = straight_clamp(module.embed(x, w))
+        severity, draws = ramp(batch["done"], [(0.3, 0.0), (0.6, 1.0)]), rng(batch["seed"], "distortion")
+        hit = distorted(hidden, layer=layer, draws=draws, severity=severity) if severity else hidden
+        read = F.binary_cross_entropy_with_logits(4 * modules(module.show(hit)), (modules(w) > 0).float())
+        # The picture counts once the reader reads: from the first step it would silence the mark.
+        image = ramp(batch["done"], [(0.1, 0.0), (0.7, 20.0)]) * F.mse_loss(hidden, x)
+        return {"loss": read + image, "read": read.detach()}
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, ImageInImage)
+        cover = pictures[: min(32, int(o["held"]))].cpu()
+        squares, marks = random_marks(len(cover), size, rng(ctx.seed, "marks of the evaluation"))
+        with torch.no_grad():
+            marked = eight_bit(module.embed(cover, torch.from_numpy(marks)).numpy())
+            found = {"psnr": float(psnr(cover.numpy(), marked).mean())}
+            for name, strength in (("identity", 0), ("jpeg", 70), ("blur", 0.7)):
+                seen = torch.from_numpy(np.asarray(distort(marked, name, strength, seed=ctx.seed), np.float32))
+                right = modules_right(modules(module.show(seen)).numpy(), squares)
+                found[f"{name} {strength:g}"] = float(right.mean())
+        return {**found, "kept": float(np.mean([v for n, v in found.items() if n != "psnr"]))}
+
+    return Job(ImageInImage(), step, batches, validate=validate)
 
 
 def scenes(o: dict[str, Any], size: int, seed: int) -> tuple[Tensor, list[str]]:
@@ -172,6 +243,7 @@ def injected_figures(system: SafeSD, held: Tensor, seed: int) -> dict[str, float
     for name, strength in (("identity", 0), ("jpeg", 70), ("blur", 0.7)):
         seen = system.reveal(distort(marked, name, strength, seed=seed), key=KEY).modules
         found[f"{name} {strength:g}"] = float(modules_right(seen, squares).mean())
+    found["kept"] = float(np.mean([found["identity 0"], found["jpeg 70"], found["blur 0.7"]]))
     found["without mark"] = float(modules_right(system.reveal(plain, key=KEY).modules, squares).mean())
     found["wrong key"] = float(modules_right(system.reveal(marked, key=b"another").modules, squares).mean())
     return found
@@ -245,6 +317,9 @@ def stage_two(ctx: RecipeContext, sizes: dict[str, Any]) -> Job:
 
 def text_parts(folder: str, captions: list[str]) -> tuple[Any, Any]:
     """Tokenizer and text encoder that know the trigger words: those of a pipeline, or new ones."""
+    if folder == "shipped":
+        shipped = WEIGHTS / "scenes_text2image"
+        folder = str(shipped) if shipped.is_dir() else ""
     if not folder:
         tokenizer = build_tokenizer([*captions, " ".join(TRIGGERS)], 24)
         return tokenizer, text_encoder(tokenizer)
@@ -263,24 +338,31 @@ def sampled_figures(system: SafeSD, captions: list[str], seed: int) -> dict[str,
     for name, prompts in (("with trigger", [with_trigger(c, TRIGGERS[0]) for c in captions]), ("without", captions)):
         made = eight_bit(system.sample(prompts, marks, key=KEY, seed=seed, steps=20))
         found[name] = float(modules_right(system.reveal(made, key=KEY).modules, squares).mean())
-    return found
+    return {**found, "kept": found["with trigger"]}
 
 
 RECIPE = Recipe(
     name="safe_sd",
-    about="Safe-SD: a picture hidden in generated pictures at a word's call; stage 1 injector, stage 2 diffusion.",
-    build=build,
+    about="Safe-SD: a picture hidden in generated pictures at a word's call: injector, then diffusion model.",
+    perform=perform,
     config=TrainConfig(
-        steps=2600, batch_size=8, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, warmup=50, clip=1.0, ema=0.99,
-        log_every=25, validate_every=500, checkpoint_every=100,
+        steps=2200, batch_size=8, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, warmup=50, clip=1.0, ema=0.99,
+        log_every=25, validate_every=110, checkpoint_every=100,
     ),
+    judged_by="kept",
+    variants={
+        "default": Variant("injector and diffusion model", seeds=(0, 1, 2)),
+        "image_in_image": Variant(
+            "a mark in a finished picture, trained end to end", {"form": "image_in_image"}, {"steps": 800}, (0, 1, 2)
+        ),
+    },
     reach={
-        "identity 0": "stage 1: 0.98 of the free modules", "jpeg 70": "0.90", "blur 0.7": "0.90",
+        "identity 0": "injector: 0.98 of the free modules", "jpeg 70": "0.90", "blur 0.7": "0.90",
         "without mark": "at most 0.55", "wrong key": "at most 0.55",
-        "with trigger": "stage 2: 0.98", "without": "at most 0.55",
+        "with trigger": "0.98", "without": "at most 0.55",
     },
     options={
-        "stage": 1, "preset": "cpu", "size": 64, "scenes": 2000, "vae": "", "held": 128, "warm": 0.35, "noise": 0.05,
-        "start": "",        "text": "src/vestige/weights/scenes_text2image", "marks": 256, "revealed": 2,
+        "form": "safe_sd", "preset": "cpu", "size": 64, "scenes": 2000, "vae": "", "held": 128, "warm": 0.35,
+        "noise": 0.05, "second": 1200, "second_batch": 32, "text": "shipped", "marks": 256, "revealed": 2,
     },
 )  # fmt: skip

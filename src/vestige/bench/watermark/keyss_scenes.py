@@ -1,4 +1,4 @@
-"""Pairs of analytic scenes for the claims of KeySS, and the baselines it is compared with."""
+"""Pairs of analytic scenes that KeySS is tested on, and the baselines it is compared with."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from vestige.engines.splatting import (
 COVER_SHARE = 0.75
 #: Cameras are near enough for the scenes to fill most of the pictures, which differ more then.
 RADIUS = 2.6
+#: What opens the secrets of the tests.
+KEY = "Ab3dEf6hIj9lMn2p"
 
 
 @dataclass(frozen=True)
@@ -107,22 +109,20 @@ class FeatureHider(nn.Module):
         maps = render(gaussians, cameras, features=gaussians.sh.flatten(1), background=(0.0,) * 12)
         return self.scene(maps).sigmoid(), self.message(maps).sigmoid()
 
-    @classmethod
-    def hide(cls, scenes: Pair, scale: Scale, *, seed: int) -> tuple[Gaussians, FeatureHider]:
-        """The Gaussians and the networks, from the start that KeySS has."""
-        start = scenes.start()
-        noise = torch.randn(start.sh[:, 1:].shape, generator=torch.Generator().manual_seed(seed))
-        start = replace(start, sh=torch.cat([start.sh[:, :1], 0.3 * noise], 1))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            networks = cls()
 
-        def loss(gaussians: Gaussians, views: Tensor) -> Tensor:
-            cover, secret = networks(gaussians, scenes.train[views])
-            return 0.5 * photometric(cover, scenes.cover[views]) + 0.5 * photometric(secret, scenes.secret[views])
+def fitted(scenes: Pair, scale: Scale, *, seed: int) -> tuple[Gaussians, FeatureHider]:
+    """The Gaussians and the networks of a `FeatureHider`, from the start that KeySS has."""
+    start = scenes.start()
+    noise = torch.randn(start.sh[:, 1:].shape, generator=torch.Generator().manual_seed(seed))
+    start = replace(start, sh=torch.cat([start.sh[:, :1], 0.3 * noise], 1))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = FeatureHider()
 
-        optimizer = torch.optim.Adam(networks.parameters(), lr=5e-3)
-        gaussians = descend(
-            start, loss, len(scenes.train), iterations=scale.steps, seed=seed, others=optimizer, decay=0.1
-        )
-        return gaussians, networks
+    def loss(gaussians: Gaussians, views: Tensor) -> Tensor:
+        cover, secret = networks(gaussians, scenes.train[views])
+        return 0.5 * photometric(cover, scenes.cover[views]) + 0.5 * photometric(secret, scenes.secret[views])
+
+    optimizer = torch.optim.Adam(networks.parameters(), lr=5e-3)
+    gaussians = descend(start, loss, len(scenes.train), iterations=scale.steps, seed=seed, others=optimizer, decay=0.1)
+    return gaussians, networks
