@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 from skimage import data
 
-from vestige.claims import ClaimContext
+from vestige.claims import ClaimContext, MissingRunsError
 from vestige.claims.forensics.recolor import (
+    CHANNELS,
+    INPUTS,
+    OURS,
+    PIXELS,
     Study,
     _linear,
     _threshold,
     colour_statistics,
     histogram_gaps,
+    judged,
     srm_statistics,
     tells_recoloured_from_genuine,
 )
-from vestige.core.errors import InputError
 from vestige.data.recolouring import Versions
-from vestige.forensics import learned
 from vestige.metrics.detection import auroc
 
 
@@ -64,7 +67,13 @@ def test_thresholds_and_accuracies_weigh_both_classes_alike() -> None:
     assert study.auc(scores["one"], ("reinhard",)) == pytest.approx(0.5)
 
 
-def test_a_claim_without_weights_names_the_command(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
-    with pytest.raises(InputError, match="vestige learn recolor"):
-        tells_recoloured_from_genuine.run(ClaimContext(None))
+def test_a_claim_without_runs_names_the_command(tmp_path) -> None:
+    with pytest.raises(MissingRunsError, match="vestige learn recolor --for-claims"):
+        tells_recoloured_from_genuine.run(ClaimContext(None, runs=tmp_path))
+
+
+def test_the_headline_does_not_hold_for_a_rival_in_our_place_nor_within_the_noise_of_labels() -> None:
+    others = {PIXELS: [0.60, 0.62, 0.61], CHANNELS: [0.64, 0.63, 0.65], INPUTS: [0.6, 0.6, 0.6]}
+    assert judged({OURS: [0.75, 0.76, 0.74], **others}, 0.52)[::2] == (True, "")
+    assert not judged({OURS: others[CHANNELS], **others}, 0.52)[0]
+    assert "shuffled labels" in judged({OURS: [0.75, 0.76, 0.74], **others}, 0.70)[2]

@@ -28,9 +28,12 @@ _SEED = 5_000  # far from the seeds of trainings
 #: Rows of the tables and the variants behind them; those of one seed come last.
 ARMS = {"pixel labels": "default", "object masks": "objects"}
 OTHERS = {
-    "masks and class alone, pixel labels": "bare", "U-Net, object masks": "unet", "TriPINet, object masks": "tripinet", "TruFor-like, object masks": "trufor",
+    "masks and class alone, pixel labels": "bare",
+    "U-Net, object masks": "unet",
+    "TriPINet, object masks": "tripinet",
+    "TruFor-like, object masks": "trufor",
     "control: pixel labels of other edits": "shuffled_labels",
-}  # fmt: skip
+}
 _KEYS = (
     "accuracy",
     "g_iou",

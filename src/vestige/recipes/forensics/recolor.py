@@ -1,14 +1,14 @@
 """The recoloured-picture examiner, and the networks it is compared with, on the same batches.
 
     vestige learn recolor
-    vestige learn recolor --set networks=all,spatial,channels,pixels,inputs --set steps=2000
+    vestige learn recolor --variant shuffled_labels
 
 Every photograph of the training part gives genuine versions (every third after a method's own arithmetic, with itself
 as reference) and as many recoloured by the four training methods, all treated alike; see `vestige.data.recolouring`.
 Without data the pictures are rendered scenes, which serves to try the recipe and nothing else. ``networks``: "all" is
 the examiner, "channels" and "spatial" see half of its maps, "pixels" is a plain network on RGB, "inputs" one that also
-sees differences of channels and the illumination. ``each``: recoloured versions of a photograph. ``limit``:
-photographs, 0 all.
+sees differences of channels and the illumination. ``labels``: "true", or "shuffled" for the
+control. ``each``: recoloured versions of a photograph. ``limit``: photographs, 0 all.
 
 Results: recolor.safetensors, and recolor_NETWORK.safetensors of the others, for the package's weights folder.
 """
@@ -24,10 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vestige.bench.controls import shuffled
+from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
 from vestige.data.recolouring import TRAINING, Versions, versions
 from vestige.data.stand_in import photographs_or_scenes
-from vestige.engines.recipe import Job, Recipe, RecipeContext
+from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 from vestige.forensics.learned import save_network
 from vestige.forensics.recolor_net import ON_PIXELS, Contest, log_odds_of
@@ -50,8 +52,12 @@ def build(ctx: RecipeContext) -> Job:
     }
     maps = {name: counted(one) for name, one in made.items()}
     images = torch.from_numpy(made["train"].images)
-    labels = torch.from_numpy(made["train"].recoloured).float()
-    flags = [np.flatnonzero(made["train"].recoloured == wanted) for wanted in (False, True)]
+    if o["labels"] not in ("true", "shuffled"):
+        raise UsageError(f"labels is true or shuffled; got {o['labels']!r}.")
+    truth = made["train"].recoloured
+    truth = shuffled(truth, ctx.seed) if o["labels"] == "shuffled" else truth
+    labels = torch.from_numpy(truth).float()
+    flags = [np.flatnonzero(truth == wanted) for wanted in (False, True)]
     half = ctx.config.batch_size // 2
 
     def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -114,7 +120,7 @@ RECIPE = Recipe(
     about="Were the colours re-mapped? A small network on co-occurrences of residuals.",
     build=build,
     config=TrainConfig(
-        steps=700, batch_size=64, lr=1e-3, weight_decay=1e-2, warmup=0.05, clip=5.0, log_every=25, validate_every=350,
+        steps=1200, batch_size=64, lr=1e-3, weight_decay=1e-2, warmup=0.05, clip=5.0, log_every=25, validate_every=60,
         checkpoint_every=350,
     ),
     reach={
@@ -122,5 +128,10 @@ RECIPE = Recipe(
         "accuracy, other methods": "0.70, and 0.05 above the plain network and the inter-channel maps",
         "AUC after JPEG 90": "0.75",
     },
-    options={"networks": "all,channels,pixels,inputs", "each": 4, "limit": 0},
+    options={"networks": "all,channels,pixels,inputs", "each": 4, "limit": 0, "labels": "true"},
+    variants={
+        "default": Variant("the examiner and its rivals on the same batches", seeds=(0, 1, 2)),
+        "shuffled_labels": Variant("the examiner with shuffled labels", {"networks": "all", "labels": "shuffled"}),
+    },
+    judged_by="all_auroc",
 )  # fmt: skip
