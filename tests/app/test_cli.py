@@ -227,11 +227,17 @@ def test_systems_lists_every_published_system(run):
     code, out, _ = run("systems", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert len(rows) == 142
-    assert {"slug", "wing", "roles", "status"} <= rows[0].keys()
-    assert "142 systems" in run("systems")[1]
+    assert sum(r["kind"] == "paper" for r in rows) == 142
+    assert {"slug", "wing", "roles", "status", "evidence", "commands", "claims"} <= rows[0].keys()
+    code, out, _ = run("systems")
+    assert out.startswith("142 published systems")
+    assert out.index("Works today") < out.index("Planned")
+    assert out.index("spread_spectrum") < out.index("Planned"), "default tools are among what works"
     assert "find_mark" in run("systems", "--role", "find")[1]
-    assert "ssd" in run("systems", "ssd")[1]
+    assert len(json.loads(run("systems", "--papers", "--json")[1])) == 142
+    shown = run("systems", "ssd")[1]
+    assert "vestige erase classifier.safetensors" in shown
+    assert "Claims" in shown
 
 
 def test_data_makes_seeded_pictures(run, tmp_path, photo_file):
@@ -277,13 +283,33 @@ def test_ctrl_c_is_reported_in_one_line(tmp_path, photo):
 @pytest.mark.parametrize("role", ["mark", "erase", "restore"])
 def test_methods_that_work_on_other_things_than_pictures_say_so(run, role, photo_file, tmp_path):
     others = [s.slug for s in systems() if s.target and role in s.roles and not hasattr(s.load(), role)]
-    assert role != "mark" or "keyss" in others
     for slug in others:
         words = ("--message", "hi") if role == "mark" else ()
         code, _, err = run(role, photo_file, *words, "--method", slug, "-o", tmp_path / "out.png")
-        assert code == 2
-        assert f"{slug} does not {role} pictures" in err
+        assert code == 2, slug
+        assert err.startswith("vestige: "), slug
         assert not (tmp_path / "out.png").exists()
+
+
+def test_verbs_without_a_method_name_some(run, photo_file):
+    for verb in ("attack", "measure", "make"):
+        code, _, err = run(verb, photo_file)
+        assert code == 2
+        assert "--method" in err
+        assert f"--role {'generate' if verb == 'make' else verb}" in err
+    code, _, err = run("attack", photo_file, "--method", "ssd")
+    assert (code, "ssd does not attack" in err) == (2, True)
+    planned = next(s.slug for s in systems() if s.target is None)
+    code, _, err = run("attack", photo_file, "--method", planned)
+    assert (code, "planned" in err) == (2, True)
+
+
+def test_the_exit_codes_of_the_help_are_those_of_the_code(run):
+    from vestige.core.errors import EXIT_CODES
+
+    text = " ".join(run("--help")[1].split())
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} {meaning}" in text
 
 
 def test_ctrl_c_ends_in_a_sentence(run, monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ RECIPE/VARIANT/SEED and is finished when its metrics.json holds its evaluation. 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,10 +67,20 @@ class Run:
 
     @cached_property
     def digest(self) -> str:
-        """Twenty hexadecimal digits of its weights, or of its figures where it has no weights of its own."""
+        """Twenty hexadecimal digits of its weights, or of its figures where it has no weights of its own.
+
+        Of the tensors alone: the format's library writes the metadata before them in any order.
+        """
         path = self.weights if self.weights.is_file() else self.folder / "metrics.json"
+        total = hashlib.sha256()
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:20]
+            if path.suffix == ".safetensors":
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                header.pop("__metadata__", None)
+                total.update(json.dumps(header, sort_keys=True).encode())
+            for block in iter(lambda: file.read(2**20), b""):
+                total.update(block)
+        return total.hexdigest()[:20]
 
     def logs(self) -> dict[str, list[dict[str, Any]]]:
         """The log of the run and those of its parts, by the part's name ("" for the run itself)."""
