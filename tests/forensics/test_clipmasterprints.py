@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.claims.forensics.clipmasterprints import lettered
+from vestige.bench.forensics.masterprints import lettered
 from vestige.core.errors import UsageError
 from vestige.forensics.clipmasterprints import (
     ClipMasterPrints,

@@ -143,7 +143,7 @@ RECIPE = Recipe(
     about="A small model of pictures and captions, and the detector of pictures mined to fool it.",
     perform=perform,
     config=TrainConfig(
-        steps=1500, batch_size=96, lr=1e-3, warmup=30, weight_decay=0.05, log_every=25, validate_every=75,
+        steps=2500, batch_size=96, lr=1e-3, warmup=30, weight_decay=0.05, log_every=25, validate_every=125,
         checkpoint_every=250,
     ),
     reach={"zero-shot accuracy": "0.8 of 64 captions", "detector auroc": "0.95"},
