@@ -157,7 +157,9 @@ def saved(pixels: np.ndarray, quality: int) -> np.ndarray:
     done, data = cv2.imencode(".jpg", pixels[:, :, ::-1], settings)
     if not done:
         raise UsageError(f"A picture of {pixels.shape} cannot be saved as JPEG {quality}.")
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1]
+    again = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert again is not None
+    return again[:, :, ::-1]
 
 
 @torch.no_grad()

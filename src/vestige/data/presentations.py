@@ -38,11 +38,26 @@ CAMERAS = (
 )
 
 
-def present(face: np.ndarray, attack: str = "", *, camera: int = 0, seed: int = 0) -> dict[str, np.ndarray]:
+def _varied(
+    attack: str, ir: np.ndarray, skin: np.ndarray, depth: np.ndarray, flat: np.ndarray, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Infrared and depth of another material and of a sensor that fails in one of four presentations."""
+    alike = draw.uniform(0, 0.7) if attack else 0.0  # how far what is shown reflects like skin
+    ir = ((1 - alike) * ir + alike * skin) * draw.uniform(0.7, 1.3)
+    if draw.random() < 0.25:
+        depth = draw.uniform(0.3, 0.9) * flat + draw.normal(0, 0.1, depth.shape)
+    return ir, depth
+
+
+def present(
+    face: np.ndarray, attack: str = "", *, camera: int = 0, seed: int = 0, varied: bool = False
+) -> dict[str, np.ndarray]:
     """{"rgb", "depth", "ir"}: float32 3×H×W in [0, 1] each; depth and infrared repeat one plane.
 
     face: float H×W or 3×H×W in [0, 1], the face in its middle. attack: "" for a live face, or one of `ATTACKS`. camera:
-    of `CAMERAS`. Raises UsageError for other values.
+    of `CAMERAS`. varied: materials differ from one presentation to the next, some masks reflect infrared nearly like
+    skin, and the depth sensor fails now and then, so that no modality tells by itself. Raises UsageError for
+    other values.
 
     >>> {name: x.shape for name, x in present(np.full((32, 32), 0.5), "print").items()}["depth"]
     (3, 32, 32)
@@ -78,6 +93,8 @@ def present(face: np.ndarray, attack: str = "", *, camera: int = 0, seed: int = 
     elif attack == "mask":
         colours = np.stack([cv2.GaussianBlur(c, (0, 0), 1.2) for c in colours])
         ir = (0.25 + 0.2 * grey) * (0.5 + 0.5 * np.clip(dome, 0, 1)) ** 0.5
+    if varied:
+        ir, depth = _varied(attack, ir, skin, depth, flat, rng(seed, "materials", attack, camera))
     planes = [colours * np.array(taken.tint)[:, None, None], depth * taken.gain[0] * 0.7, ir * taken.gain[1]]
     found = {}
     for name, plane, noise in zip(MODALITIES, planes, taken.noise, strict=True):

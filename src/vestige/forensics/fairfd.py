@@ -58,8 +58,9 @@ def bpfa_prune(
     For an output channel, b = std over groups of ‖mean activation map on real pictures of the group‖₂, and the
     importance of its weights is |w| / b, so that small weights go first where groups differ most. by: "weight" takes
     |w| and "activation" 1 / b alone, for comparison. groups: group -> batches N×C×H×W of real pictures that are used
-    for nothing else. run: how the model is called with a batch, where not directly. The model is changed in place and stays in its mode. Returns the number of weights zeroed by
-    layer, ⌊fraction · size⌋ each. Raises UsageError for fewer than two groups, a fraction outside [0, 1), an unknown
+    for nothing else. run: how the model is called with a batch, where not directly. The model is changed in place and
+    stays in its mode. Returns the number of weights zeroed by layer, ⌊fraction · size⌋ each; layers that take no part
+    in the answer are left out. Raises UsageError for fewer than two groups, a fraction outside [0, 1), an unknown
     importance, or a model without convolutions.
     """
     import torch

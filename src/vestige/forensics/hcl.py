@@ -1,19 +1,17 @@
 """Hierarchical contrastive learning: where a picture is corrupted, whatever by, and what was there before.
 
 Features of corrupted and of sound places are driven apart within each picture, from coarse to fine; two clusters give
-the mask, so that a corruption that was never seen is found by being unlike its surroundings. The restorer here is a
-gated U-Net, without the adversarial and perceptual terms of the paper.
+the mask, so that a corruption that was never seen is found by being unlike its surroundings. What was there before is
+the matter of `vestige.forensics.hcl_restore`.
 
 Source: Hierarchical Contrastive Learning for Pattern-Generalizable Image Corruption Detection, ICCV 2023.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,12 +33,17 @@ class WindowBlock(nn.Module):
         self.block, self.shift = Block(width, heads, 2.0), _WINDOW // 2 if shifted else 0
         self.bias = RelativeBias((_WINDOW, _WINDOW), heads)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, missing: Tensor | None = None) -> Tensor:
+        """missing: N×1×H×W in [0, 1]; what is missing is not attended to, but for windows that hold nothing else."""
         n, channels, height, width = x.shape
         x = x.roll((-self.shift, -self.shift), (2, 3))
         bias = self.bias(torch.arange(_WINDOW**2, device=x.device)[None])
         if self.shift:
             bias = bias + self._apart(height, width).to(x).repeat(n, 1, 1)[:, None]
+        if missing is not None:
+            gone = missing.roll((-self.shift, -self.shift), (2, 3))
+            gone = gone.view(n, height // _WINDOW, _WINDOW, width // _WINDOW, _WINDOW).permute(0, 1, 3, 2, 4)
+            bias = bias - 100 * gone.reshape(-1, 1, 1, _WINDOW**2)
         cut = x.view(n, channels, height // _WINDOW, _WINDOW, width // _WINDOW, _WINDOW)
         tokens = self.block(cut.permute(0, 2, 4, 3, 5, 1).reshape(-1, _WINDOW**2, channels), bias=bias)
         back = tokens.view(n, height // _WINDOW, width // _WINDOW, _WINDOW, _WINDOW, channels)
@@ -89,6 +92,10 @@ class HCLNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        return self.projections(self.maps(images))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Features at scales 1, 1/2 and 1/4."""
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 32 or images.shape[3] % 32:
             raise UsageError(f"Pictures must be N×3×H×W with sides in multiples of 32; got {tuple(images.shape)}.")
         x, maps = self.stem(2 * images - 1), []
@@ -97,6 +104,10 @@ class HCLNet(nn.Module):
             maps.append(x)
             if level < len(self.down):
                 x = self.down[level](x)
+        return maps
+
+    def projections(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """What `maps` are projected to, of length 1."""
         found = []
         for level, own in enumerate(maps):
             if level < len(maps) - 1:
@@ -203,7 +214,7 @@ def circle_loss(
 
 def hcl_loss(
     net: HCLNet, images: Tensor, mask: Tensor, generator: torch.Generator, *, samples: int = 512, hard: int = 256,
-    scales: int = 3,
+    scales: int = 3, projections: Sequence[Tensor] | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Contrast at every scale within every picture, and the judge's cross-entropy on the centres.
 
@@ -211,9 +222,10 @@ def hcl_loss(
 
     Anchors: ``samples`` of the places a scale is asked about that are sound or corrupted throughout; references: these
     and the surest and least sure ``hard`` of the coarser scale, without gradient. scales: 1 uses the coarsest alone.
+    projections: of these pictures, where they are known already.
     """
-    projections = net(images)
-    levels = coarse_to_fine(projections[-scales:], net.judge, mask)
+    projections = net(images) if projections is None else projections
+    levels = coarse_to_fine(list(projections)[-scales:], net.judge, mask)
     losses = []
     for index, level in enumerate(levels):
         z = projections[len(projections) - 1 - index]
@@ -243,8 +255,8 @@ def hcl_loss(
 class HCL(NetworkExaminer):
     """Marks the corrupted region of a picture.
 
-    network: a trained `HCLNet`, by default the shipped one; side: a multiple of 32, 128 by default. The score is the log-odds of the
-    judge for the cluster it holds to be corrupted.
+    network: a trained `HCLNet`, by default the shipped one; side: a multiple of 32, 128 by default. The score is the
+    log-odds of the judge for the cluster it holds to be corrupted.
 
     >>> HCL(HCLNet((8, 16, 32), (1, 1, 1)), side=32).detect(torch.rand(2, 3, 32, 32))[0].shape
     torch.Size([2, 1, 32, 32])
@@ -273,65 +285,3 @@ class HCL(NetworkExaminer):
         net = self.needed()
         levels = coarse_to_fine(net(images), net.judge, iterations=5)
         return net.judge(levels[-1].centres).squeeze(2).amax(1), levels[-1].corrupted
-
-
-class GatedUNet(nn.Module):
-    """Fills what a mask says is missing: pictures N×3×H×W and masks N×1×H×W (True missing) -> N×3×H×W.
-
-    Convolutions are gated, f·sigmoid(g), so that the network decides where its input is worth something. Sides are
-    multiples of 8. Outside the mask the picture is kept.
-
-    Source of the gates: Free-Form Image Inpainting with Gated Convolution, ICCV 2019.
-    """
-
-    def __init__(self, width: int = 24) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {"width": width}
-        sizes = (4, width, 2 * width, 4 * width, 4 * width)
-        self.down = nn.ModuleList(nn.Conv2d(a, 2 * b, 3, 2 if a > 4 else 1, 1) for a, b in itertools.pairwise(sizes))
-        self.wide = nn.ModuleList(nn.Conv2d(sizes[4], 2 * sizes[4], 3, 1, r, r) for r in (2, 4))
-        self.up = nn.ModuleList(
-            nn.Conv2d(sizes[k + 1] + sizes[k], 2 * sizes[k], 3, 1, 1) for k in range(len(sizes) - 2, 0, -1)
-        )
-        self.last = nn.Conv2d(width, 3, 3, 1, 1)
-
-    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        missing = mask.to(images)
-        x, kept = torch.cat([images * (1 - missing), missing], 1), []
-        for layer in self.down:
-            x = _gated(layer(x))
-            kept.append(x)
-        for layer in self.wide:
-            x = x + _gated(layer(x))
-        for layer, skip in zip(self.up, reversed(kept[:-1]), strict=True):
-            x = _gated(layer(torch.cat([F.interpolate(x, skip.shape[2:], mode="nearest"), skip], 1)))
-        filled = self.last(x).sigmoid()
-        return missing * filled + (1 - missing) * images
-
-
-def _gated(x: Tensor) -> Tensor:
-    features, gate = x.chunk(2, 1)
-    return F.elu(features) * gate.sigmoid()
-
-
-class HCLRestorer:
-    """Blind restoration: the detector's mask, grown a little, and the network that fills it.
-
-    detector: an `HCL` with a network. filler: a trained `GatedUNet`. grow: pixels the mask is widened by, because what
-    covers a picture blends into it at its edge.
-    """
-
-    def __init__(self, detector: HCL, filler: nn.Module, *, grow: int = 2) -> None:
-        self.detector, self.filler, self.grow = detector, filler.eval(), grow
-
-    @torch.no_grad()
-    def restore(self, images: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
-        """float32 N×3×H×W in [0, 1]; masks (bool N×1×H×W, True missing) take the place of the detector's."""
-        x = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-        mask = self.detector.detect(x)[0] if masks is None else torch.from_numpy(masks)
-        return self.filler(x, grown(mask, self.grow)).clamp(0, 1).numpy()
-
-
-def grown(mask: Tensor, pixels: int) -> Tensor:
-    """The mask widened by ``pixels`` on all sides, bool N×1×H×W."""
-    return F.max_pool2d(mask.float(), 2 * pixels + 1, 1, pixels) > 0.5

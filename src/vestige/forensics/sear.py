@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -167,10 +168,31 @@ def sear_loss(
     return {"loss": total, "adversarial": adversarial, "magnitude": magnitude, "pretext": pretext}
 
 
+class MagnitudeWeight:
+    """The weight of what is added: a tenth more after a batch that keeps fewer decibels than ``psnr``, a tenth less,
+    but not below ``least``, after one that keeps more; constant where ``psnr`` is 0. Survives a restart of a run."""
+
+    def __init__(self, least: float, psnr: float) -> None:
+        self.value, self.least = float(least), float(least)
+        self.most = 2 * 10 ** (-psnr / 20) if psnr else 0.0  # a deviation in units of [-1, 1]
+
+    def follow(self, magnitude: Tensor) -> None:
+        if self.most:
+            up = float(magnitude.detach()) > self.most
+            self.value = max(self.value * (1.1 if up else 1 / 1.1), self.least)
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value = float(state["value"])
+
+
 class SEAR:
     """Conceals edits: `fit` on edited pictures with masks, then `conceal` pictures without.
 
-    concealer: the network; by default the shipped one, trained against a localiser of its own. supervisor: a localiser
+    concealer: the network; by default that of ``weights``, a file of the recipe's, or the shipped one, trained against
+    a localiser of its own. supervisor: a localiser
     (images -> logits N×1×H×W, or a list of which the first counts); it is not changed, and the retrained copies are
     kept in ``supervisors``, the concealers of the rounds in ``concealers``. w_adv, w_mag, w_pre: see `sear_loss`; w_mag
     is larger than the paper's 1, because the magnitude here is divided by the picture's size.
@@ -187,12 +209,12 @@ class SEAR:
     def __init__(
         self, concealer: nn.Module | None = None, supervisor: nn.Module | None = None, *, w_adv: float = 10.0,
         w_mag: float = 100.0, w_pre: float = 1e-3, psnr: float = 0.0, rounds: int = 2, steps: int = 3000,
-        batch_size: int = 4, lr: float = 2e-4, seed: int = 0,
+        batch_size: int = 4, lr: float = 2e-4, seed: int = 0, weights: str | Path | None = None,
     ) -> None:  # fmt: skip
         if rounds < 1 or steps < 1 or batch_size < 1:
             raise UsageError("SEAR needs a round, a step and a picture in a batch at least.")
         if concealer is None:
-            concealer, _ = load_network(self.slug, Concealer)
+            concealer, _ = load_network(self.slug, Concealer, weights)
         self.concealer, self.supervisor = concealer.eval(), supervisor
         self.weights, self.psnr, self.rounds = (w_adv, w_mag, w_pre), psnr, rounds
         self.config = TrainConfig(
@@ -217,15 +239,12 @@ class SEAR:
 
     def _train(self, images: Tensor, masks: Tensor, supervisor: nn.Module) -> None:
         adversarial, least, pretext = self.weights
-        weight = least
-        most = 2 * 10 ** (-self.psnr / 20) if self.psnr else 0.0  # a deviation in units of [-1, 1]
+        weight = MagnitudeWeight(least, self.psnr)
 
         def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-            nonlocal weight
-            weights = (adversarial, weight, pretext)
+            weights = (adversarial, weight.value, pretext)
             found = sear_loss(supervisor, batch[0], batch[1], model(batch[0]), weights=weights)
-            if most:
-                weight = max(weight * (1.1 if float(found["magnitude"].detach()) > most else 1 / 1.1), least)
+            weight.follow(found["magnitude"])
             return found
 
         fit(self.concealer, step, self._batches(images, masks), self.config)

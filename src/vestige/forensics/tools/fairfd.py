@@ -21,7 +21,7 @@ from vestige.core.dataset import DatasetSubject
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.work import Result, Work
-from vestige.forensics.fairfd import FairFD, bpfa_prune
+from vestige.forensics.fairfd import FairFD, Importance, bpfa_prune
 from vestige.forensics.learned import examiner_of, save_network
 from vestige.forensics.network_examiner import NetworkExaminer
 from vestige.metrics.detection import equal_error
@@ -75,9 +75,11 @@ def erase(work: Work) -> Result:
     source = work.only(2).model_file(0, "the weights of a detector")
     groups = _groups(work.path(1, "a folder of real pictures by group"))
     out = work.out_file(".safetensors")
-    fraction, by = work.option("fraction", 1e-3), work.option("by", "fair")
-    if by not in ("fair", "weight", "activation"):
-        raise UsageError(f"--set by={by} is none of fair, weight and activation.")
+    fraction, named = work.option("fraction", 1e-3), work.option("by", "fair")
+    ways: dict[str, Importance] = {"fair": "fair", "weight": "weight", "activation": "activation"}
+    if named not in ways:
+        raise UsageError(f"--set by={named} is none of {', '.join(ways)}.")
+    by = ways[named]
     work.settled()
     slug, judge = _detector(source)
     network = judge.needed()

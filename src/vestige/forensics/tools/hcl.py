@@ -7,7 +7,7 @@ import numpy as np
 from vestige.core.errors import UsageError
 from vestige.core.image_io import format_for, save_image, to_uint8
 from vestige.core.work import Result, Work
-from vestige.forensics.hcl import HCLRestorer
+from vestige.forensics.hcl_restore import HCLRestorer
 
 
 def restore(work: Work) -> Result:

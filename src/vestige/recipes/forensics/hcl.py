@@ -1,6 +1,8 @@
-"""The examiner of covered regions: hierarchical contrast on photographs of which a part is lost.
+"""The examiner of covered regions, and the detectors that hierarchical contrast is compared with.
 
-    vestige learn hcl
+    vestige learn hcl                      # the examiner that ships: all covers, a quarter of the pictures sound
+    vestige learn hcl --variant other      # covers of other photographs alone, judged on all kinds
+    vestige learn hcl --for-claims
 
 Three of four pictures are covered in part by another photograph, a colour, noise or graffiti
 (`vestige.data.corruptions`), the others are sound; a picture is a whole photograph of 64 pixels or a square of one of
@@ -9,13 +11,15 @@ noise then turns into a dull grain. Half of all pictures are saved as JPEG 50 to
 ones that cover them, are others in training than in validation. Without data the pictures are rendered scenes, which
 serves to try the recipe and nothing else.
 
-The threshold of `vestige find` is set on photographs of another collection, by
-`vestige.bench.forensics.examiner_threshold`.
+The variants that are compared learn from covers of other photographs alone, on the same batches in as many updates, and
+are cut where covers of that kind in validation serve best. The threshold of `vestige find` is set on photographs of
+another collection, by `vestige.bench.forensics.examiner_threshold`.
 
-Options: limit, the number of photographs, 0 all; sound, the share of sound pictures; dims and depths of the network;
-start, weights of an earlier run to go on from; rate, the share of photographs that may be flagged.
+Options: limit, the number of photographs, 0 all; sound, the share of sound pictures; covers, the kind of cover, "" any;
+net, "hcl", "one_scale", "unet" or "tripinet"; shuffled, whether masks are those of other pictures; dims and depths of
+the network; start, weights of an earlier run to go on from; rate, the share of photographs that may be flagged.
 
-Result: hcl.safetensors; a copy of it goes into the package's weights.
+Result of the first variant: hcl.safetensors; a copy of it goes into the package's weights.
 """
 
 from __future__ import annotations
@@ -29,24 +33,32 @@ import torch
 from torch import Tensor, nn
 
 from vestige.bench.forensics.examiner_threshold import threshold_on_photographs
+from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
 from vestige.data.corruptions import KINDS, corrupt
 from vestige.data.distortions import distort
 from vestige.data.fakes import FakeSource, Maker
 from vestige.data.stand_in import photographs_or_scenes
-from vestige.engines.recipe import Job, Recipe, RecipeContext
+from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 from vestige.forensics.hcl import HCL, HCLNet, hcl_loss
 from vestige.forensics.learned import load_network, save_network
+from vestige.forensics.tripinet import TriPINet, tripinet_loss
 from vestige.metrics.detection import auroc
 from vestige.metrics.segmentation import iou_at_threshold
+from vestige.nn.conv_unet import ConvUNet
 
 SIDE, WHOLE, EACH = 64, 128, 30  # pictures of each kind to validate by
+JUDGED = 60  # test pictures of each kind
+GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
+NETS = ("hcl", "one_scale", "unet", "tripinet")
 
 
 def build(ctx: RecipeContext) -> Job:
     """Covered photographs and the network that finds what covers them."""
-    o = ctx.options
+    o, net, covers = ctx.options, str(ctx.options["net"]), str(ctx.options["covers"])
+    if net not in NETS or covers not in ("", *KINDS):
+        raise UsageError(f"net is one of {', '.join(NETS)}, covers {', '.join(KINDS)} or nothing; got {net}, {covers}.")
     train, val = (photographs_or_scenes(part, WHOLE, limit=int(o["limit"]), seed=ctx.seed) for part in ("train", "val"))
     each = 4 if o["limit"] else EACH
     judged = {
@@ -56,16 +68,34 @@ def build(ctx: RecipeContext) -> Job:
 
     def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = rng(int(torch.randint(2**62, (), generator=generator)), "hcl batch")
-        images, masks = drawn(train, draw, ctx.config.batch_size, sound=float(o["sound"]))
-        return {"images": images, "masks": masks}
+        images, masks = drawn(train, draw, ctx.config.batch_size, sound=float(o["sound"]), kind=covers)
+        return {"images": images, "masks": masks.roll(1, 0) if o["shuffled"] else masks}
 
     def step(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        if isinstance(model, TriPINet):
+            return tripinet_loss(model(batch["images"]), batch["masks"].float())
+        if isinstance(model, ConvUNet):
+            logits = model(batch["images"])
+            return {"loss": nn.functional.binary_cross_entropy_with_logits(logits, batch["masks"].float())}
         assert isinstance(model, HCLNet)
         # Places are drawn on the CPU whatever the device is.
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator, device=generator.device)))
-        return hcl_loss(model, batch["images"], batch["masks"], own, samples=192, hard=96)
+        scales = 1 if net == "one_scale" else 3
+        return hcl_loss(model, batch["images"], batch["masks"], own, samples=192, hard=96, scales=scales)
 
     def validate(model: nn.Module) -> dict[str, float]:
+        if covers:
+            return {"iou": best_cut(maps(model, judged[covers][0], net), judged[covers][1])[1]}
+        return validate_all(model)
+
+    def evaluate(model: nn.Module) -> dict[str, Any]:
+        if not covers:
+            return {}
+        test = photographs_or_scenes("test", WHOLE, limit=int(o["limit"]), seed=ctx.seed)
+        cut = best_cut(maps(model, judged[covers][0], net), judged[covers][1])[0]
+        return {"threshold": cut, **on_all_kinds(lambda x: maps(model, x, net), cut, test, 4 if o["limit"] else JUDGED)}
+
+    def validate_all(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, HCLNet)
         examiner = HCL(model, side=SIDE)
         device = next(model.parameters()).device
@@ -81,7 +111,8 @@ def build(ctx: RecipeContext) -> Job:
         return figures
 
     def save(model: nn.Module, out: Path) -> None:
-        assert isinstance(model, HCLNet)
+        if covers or not isinstance(model, HCLNet):
+            return
         facts: dict[str, Any] = {"photographs": len(train), **validate(model)}
         makers = [FakeSource(f"covered: {kind}", "synthesis", covering(kind, val)) for kind in KINDS]
         facts |= threshold_on_photographs(
@@ -89,11 +120,47 @@ def build(ctx: RecipeContext) -> Job:
         )  # fmt: skip
         save_network(out / "hcl.safetensors", model, "hcl", facts)
 
-    model = HCLNet(_numbers(o["dims"]), _numbers(o["depths"]))
-    if o["start"]:
+    model: nn.Module = HCLNet(numbers(o["dims"]), numbers(o["depths"]))
+    if net in ("unet", "tripinet"):
+        model = ConvUNet(3, 16, 3, 1) if net == "unet" else TriPINet(0.125, "small")
+    elif o["start"]:
         known, _ = load_network("hcl", HCLNet, o["start"])
         model = known.train().requires_grad_(True)
-    return Job(model, step, batches, validate=validate, save=save)
+    return Job(model, step, batches, validate=validate, evaluate=evaluate, save=save)
+
+
+@torch.no_grad()
+def maps(model: nn.Module, images: Tensor, net: str) -> np.ndarray:
+    """How likely places are covered, float32 N×1×64×64; every picture is taken to be covered, as in the paper."""
+    device, found = next(model.parameters()).device, []
+    for x in images.to(device).split(16):
+        if isinstance(model, HCLNet):
+            found.append(HCL(model, side=SIDE).detect(x, scales=1 if net == "one_scale" else 3, gate=False)[1])
+        else:
+            answer = model(x)
+            found.append((answer if isinstance(answer, Tensor) else answer[0]).sigmoid())
+    return torch.cat(found).cpu().numpy()
+
+
+def best_cut(found: np.ndarray, masks: Tensor) -> tuple[float, float]:
+    """(threshold, mean IoU there) that serves these pictures best."""
+    means = [float(np.mean(iou_at_threshold(masks.numpy(), found, cut))) for cut in GRID]
+    best = int(np.argmax(means))
+    return GRID[best], means[best]
+
+
+def on_all_kinds(run: Any, cut: float, photos: np.ndarray, each: int) -> dict[str, Any]:
+    """IoU on test photographs for every kind of cover, of every picture ("each iou, KIND"), and of marking them all."""
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        images, masks = drawn(photos, rng(0, "hcl test", kind), each, kind=kind)
+        ious = iou_at_threshold(masks.numpy(), run(images), cut)
+        found[f"iou, {kind}"], found[f"each iou, {kind}"] = float(np.mean(ious)), np.round(ious, 4).tolist()
+        all_of_it = np.ones_like(masks.numpy(), np.float32)
+        found[f"everything, {kind}"] = float(np.mean(iou_at_threshold(masks.numpy(), all_of_it)))
+    unseen = [kind for kind in KINDS if kind != "other"]
+    found |= {"iou, unseen": float(np.mean([found[f"iou, {kind}"] for kind in unseen]))}
+    return found | {"everything, unseen": float(np.mean([found[f"everything, {kind}"] for kind in unseen]))}
 
 
 def drawn(
@@ -113,6 +180,26 @@ def drawn(
         images.append(picture)
         masks.append(mask)
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+
+
+def covered_and_originals(
+    photos: np.ndarray, draw: np.random.Generator, count: int, kind: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(covered pictures N×3×64×64 on eight bits, masks bool N×1×64×64, what was there); kind: "" any.
+
+    Half of the pairs are saved as JPEG 50 to 97, the original like the covered picture.
+    """
+    found: list[tuple[np.ndarray, ...]] = []
+    for _ in range(count):
+        picture, other = (_square(photos[j], draw) for j in draw.choice(len(photos), 2, replace=False))
+        chosen = kind or KINDS[draw.integers(len(KINDS))]
+        made, mask = _covered(picture, chosen, other, draw)
+        quality = int(draw.integers(50, 98))
+        if draw.random() < 0.5:
+            made, picture = (distort(x[None].astype(np.float32), "jpeg", quality)[0] for x in (made, picture))
+        found.append((made, mask, picture))
+    images, masks, originals = (torch.from_numpy(np.stack(x)) for x in zip(*found, strict=True))
+    return images.float(), masks, originals.float()
 
 
 def _square(photo: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -154,10 +241,18 @@ def covering(kind: str, others: np.ndarray) -> Maker:
     return make
 
 
-def _numbers(text: Any) -> tuple[int, ...]:
+def numbers(text: Any) -> tuple[int, ...]:
     return tuple(int(x) for x in str(text).split(","))
 
 
+_OTHER: dict[str, Any] = {"covers": "other", "sound": 0.0}
+_SHORT: dict[str, Any] = {
+    "steps": 1200,
+    "batch_size": 6,
+    "validate_every": 60,
+    "log_every": 20,
+    "checkpoint_every": 120,
+}
 RECIPE = Recipe(
     name="hcl",
     about="Which region of a picture is covered by something else? Features driven apart within every picture.",
@@ -170,5 +265,17 @@ RECIPE = Recipe(
         "noise_iou, constant_iou": "0.80 and 0.60 on photographs that took no part",
         "graffiti_iou, other_iou": "0.40 and 0.30",
     },
-    options={"limit": 0, "sound": 0.25, "dims": "16,32,64", "depths": "1,1,1", "start": "", "rate": 0.02},
+    options={
+        "limit": 0, "sound": 0.25, "covers": "", "net": "hcl", "shuffled": False, "dims": "16,32,64", "depths": "1,1,1",
+        "start": "", "rate": 0.02,
+    },
+    variants={
+        "all": Variant("all covers, for use", seeds=()),
+        "other": Variant("hierarchical contrast", _OTHER, _SHORT, (0, 1, 2)),
+        "unet": Variant("a U-Net, cross-entropy", {**_OTHER, "net": "unet"}, _SHORT, (0, 1, 2)),
+        "one_scale": Variant("contrast at the coarsest scale alone", {**_OTHER, "net": "one_scale"}, _SHORT),
+        "tripinet": Variant("TriPINet", {**_OTHER, "net": "tripinet"}, _SHORT),
+        "shuffled": Variant("hierarchical contrast, masks of other pictures", {**_OTHER, "shuffled": True}, _SHORT),
+    },
+    judged_by="iou",
 )  # fmt: skip

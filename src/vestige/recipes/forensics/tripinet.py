@@ -1,111 +1,132 @@
-"""TriPINet in narrow form on photographs that are edited here.
+"""TriPINet in narrow form, and the localisers it is compared with, on photographs that are edited here.
 
-    vestige learn tripinet
-    vestige learn tripinet --set branches=rgb         # also rgb,freq and rgb,noise: the comparisons
-    vestige learn tripinet --set fusion=concat
-    vestige learn tripinet --set preset=gpu --set steps=3000
+    vestige learn tripinet                    # for `vestige find --only tripinet`
+    vestige learn tripinet --variant rgb      # colours alone; --variant list names all
+    vestige learn tripinet --for-claims
 
-Edits: splice, copy-move and removal, made by `vestige.data.manipulated` in photographs with pasts of their own; a
-quarter of the pictures is not edited. Presets: "cpu" (64 pixels, an eighth of the paper's widths, fewer convolutions)
-and "gpu" (128 pixels, a quarter of the widths). Without data the photographs are rendered scenes, which serves to try
-the recipe. count: pictures to train on.
+Edits: splice, copy-move and removal; a quarter of the pictures is not edited, and three of five are saved as JPEG with
+halved colours. All arms see the same pictures in as many updates, and their maps are cut where validation pictures
+serve best. Without data the photographs are rendered scenes, which serves to try the recipe.
 
-Results: tripinet.safetensors; for the claims, copies go to the package's weights folder as tripinet.safetensors,
-tripinet_rgb.safetensors, tripinet_rgb_freq.safetensors, tripinet_rgb_noise.safetensors and tripinet_concat.safetensors.
+Options: net, the network; branches, fusion, width and backbone, see `TriPINet`; size, side of the squares; count, how
+many of them; limit, of photographs, 0 all; shuffled, whether masks are dealt out anew.
+
+Result of the first variant: tripinet.safetensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vestige.bench.controls import untrained
+from vestige.bench.forensics.edits import OPERATIONS, bed, floors, judged, maps_of, turned, with_masks_of_others
+from vestige.bench.forensics.localisers import ManTraLite, MVSSLite, PlainUNet
 from vestige.core.errors import UsageError
-from vestige.data.manipulated import Manipulated, manipulated
-from vestige.data.packs import has_pack, named_pack
-from vestige.data.scenes import render_pack
-from vestige.engines.recipe import Job, Recipe, RecipeContext
+from vestige.engines.fitting import rows_of
+from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 from vestige.forensics.learned import save_network
 from vestige.forensics.tripinet import TriPINet, tripinet_loss
-from vestige.metrics.segmentation import f1_at_threshold, pixel_auroc
 
-OPERATIONS = ("splice", "copy_move", "removal")
-PRESETS: dict[str, dict[str, Any]] = {
-    "cpu": {"size": 64, "width": 0.125, "backbone": "small"},
-    "gpu": {"size": 128, "width": 0.25, "backbone": "vgg16_bn"},
-}
+OTHERS: dict[str, Callable[[], nn.Module]] = {"unet": PlainUNet, "mvss": MVSSLite, "mantra": ManTraLite}
 
 
 def build(ctx: RecipeContext) -> Job:
-    """Edited photographs and the network of the preset."""
-    o = ctx.options
-    if o["preset"] not in PRESETS:
-        raise UsageError(f"preset is one of {', '.join(PRESETS)}; got {o['preset']}.")
-    preset = dict(PRESETS[o["preset"]])
-    size = preset.pop("size")
-    counts = {"train": o["count"], "val": max(16, o["count"] // 10)}
-    sets = {
-        part: manipulated(photographs(part, ctx.seed), n, size, operations=OPERATIONS, unedited=0.25, seed=ctx.seed + i)
-        for i, (part, n) in enumerate(counts.items())
-    }
-    images, masks = (torch.from_numpy(x) for x in (sets["train"].images, sets["train"].masks))
-    branches = tuple(name.strip() for name in str(o["branches"]).split(","))
-    model = TriPINet(**preset, branches=branches, fusion=o["fusion"])
+    """Edited squares and the network of the variant."""
+    o, limit = ctx.options, int(ctx.options["limit"])
+    if o["net"] != "tripinet" and o["net"] not in OTHERS:
+        raise UsageError(f"net is tripinet or one of {', '.join(OTHERS)}; got {o['net']}.")
+    size, count = int(o["size"]), int(o["count"])
 
-    def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(images), (ctx.config.batch_size,), generator=generator)
-        x, y = images[rows], masks[rows]
-        turn, mirror = (int(torch.randint(n, (), generator=generator)) for n in (4, 2))
-        x, y = (torch.rot90(part, turn, (2, 3)) for part in (x, y))
-        return {"images": x.flip(3), "masks": y.flip(3)} if mirror else {"images": x, "masks": y}
+    def squares(part: str, number: int, lossless: bool = False) -> Any:
+        few = min(number, 16) if limit else number
+        return bed(part, OPERATIONS, few, size, unedited=0.25, lossless=lossless, limit=limit)
 
-    def step(module: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        return tripinet_loss(module(batch["images"].float() / 255), batch["masks"].float())
+    known = bed("train", OPERATIONS, count, size, unedited=0.25, limit=limit)
+    val = squares("val", 160)
+    if o["shuffled"]:
+        known = with_masks_of_others(known, ctx.seed)
+    images, masks = torch.from_numpy(known.images), torch.from_numpy(known.masks)
+
+    def fresh() -> nn.Module:
+        if o["net"] in OTHERS:
+            return OTHERS[o["net"]]()
+        branches = tuple(name.strip() for name in str(o["branches"]).split(","))
+        return TriPINet(float(o["width"]), str(o["backbone"]), branches, str(o["fusion"]))
+
+    model = fresh()
+
+    def batches(number: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows = rows_of(len(images), ctx.config.batch_size, generator)
+        return turned(images[rows], masks[rows], generator)
+
+    def step(module: nn.Module, batch: tuple[Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        if isinstance(module, MVSSLite | ManTraLite):
+            return module.loss(*batch)
+        return tripinet_loss(module(batch[0]), batch[1])
+
+    def run(module: nn.Module) -> Any:
+        return maps_of(lambda x: module(x)[0].sigmoid(), module)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        assert isinstance(module, TriPINet)
-        return figures(module, sets["val"])
+        found = judged(run(module), val, {"val": val})
+        return {"f1": found["f1, val"], "pixel_auc": found["pixel auc, val"]}
+
+    def evaluate(module: nn.Module) -> dict[str, Any]:
+        tests = {"stored": squares("test", 300, lossless=True)}
+        tests["jpeg"] = saved_as_jpeg(tests["stored"])
+        found = judged(run(module), val, tests)
+        if ctx.variant == RECIPE.default and ctx.seed == 0:
+            found |= {f"floor: {name}": figures for name, figures in floors(val, tests).items()}
+            found["untrained"] = judged(run(untrained(fresh, ctx.seed)), val, tests)
+        return found
 
     def save(module: nn.Module, out: Path) -> None:
-        assert isinstance(module, TriPINet)
-        facts = {"preset": o["preset"], "size": size, "operations": OPERATIONS, "count": o["count"]}
-        save_network(out / "tripinet.safetensors", module, "tripinet", {**facts, **validate(module)})
+        if ctx.variant == RECIPE.default and isinstance(module, TriPINet):
+            facts = {"size": size, "operations": list(OPERATIONS), "count": count}
+            save_network(out / "tripinet.safetensors", module, "tripinet", {**facts, **validate(module)})
 
-    return Job(model, step, batches, validate=validate, save=save)
-
-
-def photographs(part: str, seed: int) -> list[np.ndarray]:
-    """uint8 H×W×3 of a part of the photos pack; rendered scenes where there is no data."""
-    if has_pack("photos"):
-        found = named_pack("photos", part, size=256).images
-    else:
-        found = render_pack(24, 128, seed + len(part)).images
-    return [np.ascontiguousarray(x.transpose(1, 2, 0)) for x in found]
+    return Job(model, step, batches, validate=validate, evaluate=evaluate, save=save)
 
 
-def figures(model: TriPINet, held: Manipulated) -> dict[str, float]:
-    """F1 at one half, mean over edited pictures, and pixel AUC over all."""
-    device = next(model.parameters()).device
-    parts = torch.from_numpy(held.images).split(64)
-    maps = torch.cat([model.localize(x.to(device).float() / 255).cpu() for x in parts]).numpy()
-    return {"f1": float(np.nanmean(f1_at_threshold(held.masks, maps))), "pixel_auroc": pixel_auroc(held.masks, maps)}
+def saved_as_jpeg(made: Any) -> Any:
+    """The same pictures after JPEG 70 with halved colours."""
+    from vestige.data.edited_photographs import jpeg_70
+    from vestige.data.manipulated import Manipulated
+
+    return Manipulated(jpeg_70(made.images), made.masks, made.operations)
 
 
+_THREE = (0, 1, 2)
 RECIPE = Recipe(
     name="tripinet",
     about="Where was it edited? Colour, frequency and noise fused at every scale.",
     build=build,
     config=TrainConfig(
-        steps=500, batch_size=16, lr=1e-3, weight_decay=5e-4, warmup=0.05, clip=5.0, log_every=25, validate_every=250,
-        checkpoint_every=250,
+        steps=2000, batch_size=12, lr=2e-3, betas=(0.9, 0.99), weight_decay=5e-4, warmup=50, clip=5.0, ema=0.99,
+        log_every=25, validate_every=100, checkpoint_every=150,
     ),
-    reach={
-        "f1": "0.10 above branches=rgb and 0.05 above two branches, 0.02 above fusion=concat",
-        "f1 after JPEG 70": "60 % of what it was",
+    reach={"f1": "above that of colours alone and of two branches, at thresholds of validation"},
+    options={
+        "net": "tripinet", "branches": "rgb,freq,noise", "fusion": "attention", "width": 0.125, "backbone": "small",
+        "size": 64, "count": 3000, "limit": 0, "shuffled": False,
     },
-    options={"preset": "cpu", "branches": "rgb,freq,noise", "fusion": "attention", "count": 2400},
+    variants={
+        "tripinet": Variant("three branches, guided attention", seeds=_THREE),
+        "rgb": Variant("colours alone", {"branches": "rgb"}, seeds=_THREE),
+        "concat": Variant("three branches side by side", {"fusion": "concat"}),
+        "rgb_freq": Variant("colours and frequencies", {"branches": "rgb,freq"}),
+        "rgb_noise": Variant("colours and noise", {"branches": "rgb,noise"}),
+        "freq_noise": Variant("frequencies and noise", {"branches": "freq,noise"}),
+        "unet": Variant("a U-Net on colours", {"net": "unet"}),
+        "mvss": Variant("MVSS-Net, small", {"net": "mvss"}),
+        "mantra": Variant("ManTra-Net, small", {"net": "mantra"}),
+        "shuffled": Variant("three branches, masks of other pictures", {"shuffled": True}),
+    },
+    judged_by="f1",
 )  # fmt: skip

@@ -43,10 +43,10 @@ def network(o: Mapping[str, Any]) -> nn.Module:
     """The untrained network of the options."""
     if o["method"] not in WAYS:
         raise UsageError(f"method is one of {', '.join(WAYS)}; got {o['method']}.")
-    sizes = {"width": int(o["width"]), "features": int(o["features"])}
-    return (
-        UCFNet(n_methods=len(METHODS), **sizes) if o["method"] == "ucf" else PlainNet(srm=o["method"] == "srm", **sizes)
-    )
+    width, features = int(o["width"]), int(o["features"])
+    if o["method"] == "ucf":
+        return UCFNet(n_methods=len(METHODS), width=width, features=features)
+    return PlainNet(width, features, srm=o["method"] == "srm")
 
 
 def build(ctx: RecipeContext) -> Job:
