@@ -144,6 +144,7 @@ def test_the_better_of_two_attacks_on_the_same_bits_is_found(made_up, monkeypatc
     def worse(context, kind, which, level, seed, count, arm=""):
         return made_up(context, kind, which, level, seed, count, "worse")
 
+    monkeypatch.setattr(claims, "NOISED", (2, 14, 15))
     monkeypatch.setattr(claims, "_plain", lambda level, seed, count: worse(None, "loud", "marked", level, seed, count))
     assert claims.controls_keep_more_at_equal_accuracy.check(CONTEXT).holds
     monkeypatch.setattr(claims, "_controlled", worse)

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 from skimage import data
 
-from vestige.claims import ClaimContext, claims_of
+from vestige.claims import ClaimContext, MissingRunsError, claims_of
 from vestige.claims.watermark import ddsp as claims
 from vestige.claims.watermark.ddsp_files import CARRIERS, LOW, hidden_files, read_file, write_file
 from vestige.core.catalogue import system
-from vestige.core.errors import InputError
 from vestige.watermark.ddsp import DDSP
 
 
@@ -26,14 +25,17 @@ def context(tmp_path, monkeypatch):
         top, left = 30 * i, 25 * i
         Image.fromarray(source[top : top + 256, left : left + 256]).save(folder / f"{i}.png")
     small = DDSP(width=8, blocks=1)
-    small.save(tmp_path / "ddsp.safetensors", {"embedder": "HILL"})
-    small.save(tmp_path / "ddsp_autoencoder.safetensors")
-    monkeypatch.setattr(claims, "SHIPPED", tmp_path / "ddsp.safetensors")
+    for variant in ("default", "autoencoder"):
+        for seed in claims.SEEDS:
+            run = tmp_path / "runs" / "ddsp" / variant / str(seed)
+            run.mkdir(parents=True)
+            small.save(run / "ddsp.safetensors", {"embedder": "HILL"})
+            (run / "metrics.json").write_text('{"evaluation": {}}')
     monkeypatch.setattr(claims, "DDSP", lambda **settings: DDSP(width=8, blocks=1, **settings))
     monkeypatch.setattr(claims, "SIDE", 96)
     monkeypatch.setattr(claims, "_diffusion", lambda pictures, seed: [])
     _forget()
-    yield ClaimContext(tmp_path / "data", limit=2)
+    yield ClaimContext(tmp_path / "data", limit=2, runs=tmp_path / "runs")
     _forget()
 
 
@@ -43,7 +45,14 @@ def _forget():
 
 
 def test_every_claim_is_found():
-    assert len(claims_of(system("ddsp"))) == 4
+    assert [c.headline for c in claims_of(system("ddsp"))] == [True, False, False, False]
+
+
+def test_the_headline_needs_a_lead_beyond_chance():
+    ours = np.array([40.0, 41.0, 42.0, 40.5])
+    assert claims.ahead(ours, {"jpeg": ours - 3})[0] == []
+    assert claims.ahead(ours, {"jpeg": ours})[0] == ["jpeg"]  # the method replaced by its rival
+    assert claims.ahead(ours, {"jpeg": ours + np.array([-3, 3, -3, 3])})[0] == ["jpeg"]
 
 
 def test_the_table_holds_every_purifier(context):
@@ -100,13 +109,12 @@ def test_only_what_is_above_the_planes_comes_back(context):
     assert dithered["third plane, error-corrected"] == 2
 
 
-def test_missing_weights_name_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "SHIPPED", tmp_path / "ddsp.safetensors")
+def test_missing_runs_name_the_command(tmp_path):
     _forget()
-    with pytest.raises(InputError, match="vestige learn ddsp"):
-        claims.purifier()
+    with pytest.raises(MissingRunsError, match="vestige learn ddsp"):
+        claims.purifier(ClaimContext(None, runs=tmp_path))
 
 
 def test_torch_is_deterministic_here(context):
     images = torch.rand(1, 3, 20, 20).numpy()
-    np.testing.assert_array_equal(claims.purifier().attack(images), claims.purifier().attack(images))
+    np.testing.assert_array_equal(claims.purifier(context).attack(images), claims.purifier(context).attack(images))

@@ -28,9 +28,13 @@ def cell_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rank_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each protection with its scores and its mean rank under every weighting."""
+    """One row for each protection with its scores and its mean rank in its family under every weighting."""
     listed = protections(rows)
-    places = {name: dict(ranked(listed, weights)) for name, weights in WEIGHTINGS.items()}
+    places: dict[str, dict[str, float]] = {name: {} for name in WEIGHTINGS}
+    for family in dict.fromkeys(p["family"] for p in listed):
+        own = [p for p in listed if p["family"] == family]
+        for name, weights in WEIGHTINGS.items():
+            places[name] |= dict(ranked(own, weights))
     return [
         {**row, **{f"rank, {name}": round(at[row["protection"]], 2) for name, at in places.items()}} for row in listed
     ]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from vestige.bench.copyrightmeter import marks, obfuscation, recovery, sanitisation, world
 from vestige.bench.copyrightmeter.ranking import summary, weakest
 from vestige.bench.copyrightmeter.world import Settings
-from vestige.bench.digests import code_digest, file_digest
-from vestige.bench.generation import runs
 from vestige.core.progress import track
 
 FAMILIES: dict[str, ModuleType] = {"obfuscation": obfuscation, "sanitisation": recovery, "watermark": marks}
@@ -23,8 +21,7 @@ UPGRADES: dict[str, tuple[str, ...]] = {
     "UCE": ("textual inversion",),
     "spread spectrum": ("JPEG 75", "brightness 1.5", "rotation 10", "crop 75 % enlarged", "blur 1"),
 }
-SEEDS = (0, 1, 2)
-_CODE = ("world", "purify", "obfuscation", "sanitisation", "recovery", "marks")
+SEEDS = (0, 1, 2, 3, 4, 5)
 _CACHED = (
     world.judge, world.scenes_of, obfuscation.gallery, obfuscation._protected, sanitisation.own_pictures,
     sanitisation.retained_contexts, sanitisation.sanitised, sanitisation.retained_share, recovery._word,
@@ -51,7 +48,7 @@ class Cell:
     @property
     def name(self) -> str:
         """For folders."""
-        words = (self.protection, self.attack, f"for {self.against}" if self.against else "", str(self.seed))
+        words = (self.family, self.protection, self.attack, f"for {self.against}" if self.against else "", str(self.seed))
         return "-".join(w.replace(" ", "_").replace("%", "percent") for w in words if w)
 
 
@@ -60,16 +57,11 @@ def cells(seeds: Sequence[int] = SEEDS, attacks: int = 0) -> list[Cell]:
     found = []
     for seed in seeds:
         for family, module in FAMILIES.items():
-            found += [Cell(family, baseline, "identity", seed) for baseline in module.BASELINES]
             listed = module.ATTACKS[: attacks or None]
-            found += [Cell(family, p, attack, seed) for p in module.PROTECTIONS for attack in listed]
+            found += [Cell(family, baseline, "identity", seed) for baseline in module.BASELINES if baseline != "none"]
+            # Nothing protected runs under every attack: what an attack destroys is not what a protection achieved.
+            found += [Cell(family, p, attack, seed) for p in ("none", *module.PROTECTIONS) for attack in listed]
     return found
-
-
-@cache
-def _sources() -> tuple[str, str, str]:
-    code = code_digest(*(f"vestige.bench.copyrightmeter.{name}" for name in _CODE))
-    return code, file_digest(str(runs.PIPELINE)), runs.judge().provenance
 
 
 def computed(cell: Cell, settings: Settings) -> dict[str, Any]:
@@ -80,16 +72,22 @@ def computed(cell: Cell, settings: Settings) -> dict[str, Any]:
     return {**asdict(cell), **row, "seconds": round(time.process_time() - start, 2)}
 
 
-def record(cell: Cell, settings: Settings, *, trial: bool = False) -> dict[str, Any]:
-    """The record of a cell, read where the same cell was computed before with this code, model and judge."""
-    identity = {"cell": asdict(cell), "settings": asdict(settings), "sources": list(_sources())}
-    folder = runs.run_folder("copyrightmeter", cell.name, identity, trial)
-    return runs.figures_of(folder, lambda: computed(cell, settings))
+Keep = Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
 
 
-def records(listed: Sequence[Cell], settings: Settings, *, trial: bool = False) -> list[dict[str, Any]]:
-    """Records of cells, in their order; what was finished before a stop is kept."""
-    return [record(cell, settings, trial=trial) for cell in track(listed, "auditing", len(listed))]
+def audit(
+    seeds: Sequence[int], settings: Settings, keep: Keep, attacks: int = 0
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Records of the grid and of the upgrade round.
+
+    keep: (name, compute) -> record, read where it was computed before; what was finished before a stop is kept.
+    """
+
+    def records(listed: Sequence[Cell]) -> list[dict[str, Any]]:
+        return [keep(cell.name, partial(computed, cell, settings)) for cell in track(listed, "auditing", len(listed))]
+
+    found = records(cells(seeds, attacks))
+    return found, records(list(upgrades(found)))
 
 
 def upgrades(found: Sequence[dict[str, Any]]) -> Iterator[Cell]:

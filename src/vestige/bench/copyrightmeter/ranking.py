@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from vestige.core.errors import UsageError
+from vestige.core.runtime import rng
+from vestige.watermark.copyrightmeter.scores import efficacy, over_seeds, ratio
 
 #: Share of the content that an attack may destroy and still count.
 DAMAGE = 0.3
-#: Mean efficacy below which there is nothing to lose.
-EFFECTIVE = 0.1
 #: Resilience below which a protection is broken.
 LINE = 0.5
 SCORES = ("fidelity", "efficacy", "resilience")
@@ -26,68 +26,51 @@ WEIGHTINGS: dict[str, tuple[float, float, float]] = {
 }
 
 
-class Estimate(NamedTuple):
-    """A mean over seeds with its 95 % interval (Student's t)."""
-
-    value: float
-    low: float
-    high: float
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """mean ± t · s/√n; raises UsageError for fewer than two seeds."""
-    return _interval(float(np.mean(values)), np.asarray(values, float) - np.mean(values))
+def efficacies(
+    records: Sequence[dict[str, Any]], protection: str, attack: str, against: str, family: str, seeds: Sequence[int]
+) -> list[float]:
+    """`scores.efficacy` of a protection under an attack, a value a seed. Raises UsageError where a cell is missing."""
+    table = {(r["protection"], r["attack"], r["against"], r["family"], r["seed"]): r for r in records}
+    return _efficacies(table, protection, attack, against, family, seeds)
 
 
-def ratio(after: Sequence[float], before: Sequence[float]) -> Estimate:
-    """Mean after over mean before, in [0, 1], with the interval of a ratio estimator; 0 where nothing was before.
-
-    r = ā/b̄, residuals (a − r b)/b̄. Source: Cochran, Sampling Techniques, 1977, chapter 6.
-    """
-    a, b = np.asarray(after, float), np.asarray(before, float)
-    if b.mean() <= 0:
-        return Estimate(0.0, 0.0, 0.0)
-    r = a.mean() / b.mean()
-    found = _interval(float(r), (a - r * b) / b.mean())
-    return Estimate(*(float(np.clip(v, 0, 1)) for v in found))
-
-
-def _interval(value: float, residuals: np.ndarray) -> Estimate:
-    n = len(residuals)
-    if n < 2:
-        raise UsageError(f"A confidence interval needs at least 2 seeds; got {n}.")
-    half = float(stats.t.ppf(0.975, n - 1) * np.sqrt(np.sum(residuals**2) / (n - 1) / n))
-    return Estimate(value, value - half, value + half)
-
-
-def efficacy(record: dict[str, Any], none: dict[str, Any]) -> float:
-    """(raw − raw of no protection) / (raw of complete protection − raw of no protection), in [0, 1]."""
-    span = none["full"] - none["raw"]
-    return 0.0 if abs(span) < 1e-9 else float(np.clip((record["raw"] - none["raw"]) / span, 0, 1))
+def _efficacies(
+    table: dict[tuple[Any, ...], dict[str, Any]], protection: str, attack: str, against: str, family: str,
+    seeds: Sequence[int],
+) -> list[float]:  # fmt: skip
+    try:
+        found = []
+        for s in seeds:
+            own, none = table[protection, attack, against, family, s], table["none", attack, "", family, s]
+            before = table["none", "identity", "", family, s]
+            found.append(efficacy(own["raw"], none["raw"], before["raw"], before["full"]))
+        return found
+    except KeyError as error:
+        raise UsageError(f"The table lacks the cell {error.args[0]}; run the audit to its end.") from None
 
 
 def summary(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each protection, attack and upgrade, over the seeds.
 
-    efficacy: under that attack. resilience: efficacy under the attack over that without one, of the same upgrade;
-    None for "identity". Raises UsageError where the baseline, the unattacked cell or a seed of a row is missing.
+    efficacy: over nothing protected, under the same attack. resilience: efficacy under the attack over that without
+    one, of the same upgrade; None for "identity". lost: what the attack takes beyond `LINE` of the efficacy, positive
+    for a protection that it breaks; its interval is that of all attacks on the protection together (Bonferroni).
+    Raises UsageError where the baseline, the unattacked cell or a seed of a row is missing.
     """
     seeds = sorted({r["seed"] for r in records})
     table = {(r["protection"], r["attack"], r["against"], r["family"], r["seed"]): r for r in records}
     rows = []
     for protection, attack, against, family in dict.fromkeys(key[:4] for key in table):
-        try:
-            own = [table[protection, attack, against, family, s] for s in seeds]
-            plain = [table[protection, "identity", against, family, s] for s in seeds]
-            none = [table["none", "identity", "", family, s] for s in seeds]
-        except KeyError as error:
-            raise UsageError(f"The table lacks the cell {error.args[0]}; run the audit to its end.") from None
-        after, before = ([efficacy(r, n) for r, n in zip(part, none, strict=True)] for part in (own, plain))
+        after, before = (_efficacies(table, protection, name, against, family, seeds) for name in (attack, "identity"))
+        own = [table[protection, attack, against, family, s] for s in seeds]
         row: dict[str, Any] = {"family": family, "protection": protection, "attack": attack, "against": against}
         for name, values in (("fidelity", [r["fidelity"] for r in own]), ("efficacy", after)):
             row |= _columns(name, over_seeds(values))
         if attack != "identity":
             row |= _columns("resilience", ratio(after, before))
+            tried = max(1, len({key[1] for key in table if key[:1] == (protection,)} - {"identity"}))
+            lost = [LINE * b - a for a, b in zip(after, before, strict=True)]
+            row |= _columns("lost", over_seeds(lost, 1 - 0.05 / tried))
         for name in ("raw", "damage", "psnr", "bit_accuracy", "seconds"):
             values = [r[name] for r in own if name in r]
             row |= {name: float(np.mean(values))} if values else {}
@@ -95,7 +78,7 @@ def summary(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _columns(name: str, found: Estimate) -> dict[str, float]:
+def _columns(name: str, found: Any) -> dict[str, float]:
     return {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
 
 
@@ -108,26 +91,30 @@ def weakest(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 def protections(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each protection without upgrade: the three scores, and its weakest point.
 
-    resilience: mean over the attacks within the damage budget, 0 for a protection that is not effective. effective:
-    more efficacy than `EFFECTIVE` and than the family's other baselines (random noise of the same size).
+    effective: the interval of its efficacy lies above 0 (nothing protected) and its efficacy above that of the family's
+    other baselines (random noise of the same size). resilience: mean over the attacks within the damage budget, 0 for a
+    protection that is not effective. broken: an attack within the budget takes more than half of the efficacy, by the
+    interval.
     """
     found = []
-    plain = [r for r in rows if not r["against"]]
+    plain = [r for r in rows if not r["against"] and r["protection"] != "none"]
     attacked = {r["protection"] for r in plain if "resilience" in r}
     for row in plain:
         if row["attack"] != "identity" or row["protection"] not in attacked:
             continue
         rivals = [r["efficacy"] for r in plain if r["family"] == row["family"] and r["protection"] not in attacked]
-        effective = row["efficacy"] > max([EFFECTIVE, *rivals])
+        effective = row["efficacy low"] > 0 and row["efficacy"] > max([0.0, *rivals])
         under = [r for r in plain if r["protection"] == row["protection"] and "resilience" in r]
         counted = [r["resilience"] for r in under if r["damage"] <= DAMAGE]
         worst = weakest(under)
         found.append(
             {
                 "family": row["family"], "protection": row["protection"], "fidelity": row["fidelity"],
-                "efficacy": row["efficacy"], "effective": effective,
+                "efficacy": row["efficacy"], "efficacy low": row["efficacy low"],
+                "efficacy high": row["efficacy high"], "effective": effective,
                 "resilience": float(np.mean(counted)) if effective and counted else 0.0,
                 "lowest": worst["resilience"] if worst else None, "weakest under": worst["attack"] if worst else None,
+                "broken": effective and any(r["lost low"] > 0 for r in under if r["damage"] <= DAMAGE),
             }
         )  # fmt: skip
     return found
@@ -136,7 +123,8 @@ def protections(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def ranked(rows: Sequence[dict[str, Any]], weights: Sequence[float]) -> list[tuple[str, float]]:
     """Protections with their weighted mean rank (1 is best; ties share the mean of their places), best first.
 
-    rows: of `protections`. weights: of `SCORES`, which sum to 1.
+    rows: of `protections`; the scores of different families do not compare, so give those of one. weights: of `SCORES`,
+    which sum to 1.
     """
     if len(weights) != len(SCORES) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-9:
         raise UsageError("Weights are three numbers from 0 on that sum to 1.")
@@ -144,3 +132,33 @@ def ranked(rows: Sequence[dict[str, Any]], weights: Sequence[float]) -> list[tup
     total = np.average(places, axis=0, weights=weights)
     order = np.argsort(total, kind="stable")
     return [(rows[i]["protection"], float(total[i])) for i in order]
+
+
+def best(listed: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """family -> weighting -> the best of its effective protections; families with fewer than two of them are left out.
+
+    listed: rows of `protections`.
+    """
+    found = {}
+    for family in dict.fromkeys(p["family"] for p in listed):
+        own = [p for p in listed if p["family"] == family and p["effective"]]
+        if len(own) >= 2:
+            found[family] = {name: ranked(own, weights)[0][0] for name, weights in WEIGHTINGS.items()}
+    return found
+
+
+def changes_with_weights(records: Sequence[dict[str, Any]], draws: int = 200, seed: int = 0) -> float:
+    """Share of resamplings of the seeds in which some family's best protection is not the same under all weightings.
+
+    Which protections are effective is settled by all seeds together.
+    """
+    seeds = sorted({r["seed"] for r in records})
+    effective = {p["protection"] for p in protections(summary(records)) if p["effective"]}
+    by_seed = {s: [r for r in records if r["seed"] == s] for s in seeds}
+    generator, changed = rng(seed, "resampled seeds"), 0
+    for _ in range(draws):
+        drawn = generator.choice(seeds, len(seeds))
+        again = [{**r, "seed": i} for i, s in enumerate(drawn) for r in by_seed[int(s)]]
+        listed = [{**p, "effective": p["protection"] in effective} for p in protections(summary(again))]
+        changed += any(len(set(places.values())) > 1 for places in best(listed).values())
+    return changed / draws

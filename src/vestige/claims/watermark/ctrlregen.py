@@ -334,8 +334,8 @@ def clean_noise_removes_strong_marks(context: ClaimContext) -> Evidence:
         row["mark"] = row.get("mark", "loud")
     holds, gap = removes_more(ours, plain)
     note = (
-        f"plain leaves {gap} more over {len(seeds)} seeds (card: >= 0.10); CtrlRegen leaves "
-        f"{float(np.mean(ours)):.3f}; {n} pictures of each seed, {small} in rows of other marks and attacks; psnr is to the picture without mark"
+        f"plain leaves {gap} more over {len(seeds)} seeds (card: >= 0.10); CtrlRegen leaves {np.mean(ours):.3f}; {n} "
+        f"pictures of each seed, {small} in rows of other marks and attacks; psnr is to the picture without mark"
     )
     return Evidence(holds, rows, note, too_weak="" if all(reached) else "no plain regeneration has a PSNR as low")
 

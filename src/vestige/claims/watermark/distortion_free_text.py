@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.keys import derive
 from vestige.core.runtime import rng
 from vestige.engines.sequence_tests import KeyedUniforms
@@ -191,7 +191,7 @@ def _untouched(ids: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return ids
 
 
-@claim("EXP-edit (gap 1): median p <= 0.01 from 35 tokens of 3 bits and more each, after 40 % random substitutions")
+@headline("EXP-edit (gap 1): median p <= 0.01 from 35 tokens of 3 bits and more each, after 40 % random substitutions")
 def survives_substitutions(context: ClaimContext) -> Evidence:
     rows = []
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.claims.watermark.distortion_free_text import Language
 from vestige.core.keys import derive
 from vestige.core.runtime import rng
@@ -175,7 +175,7 @@ def _kind(rich: bool) -> str:
     return "coverage 20 % or more" if rich else "any coverage"
 
 
-@claim(
+@headline(
     "200 words with synonyms for a fifth of them: TPR >= 0.95 at alpha = 0.05 in precise mode, false-positive rate of "
     "1,000 unmarked texts 0.05 ± 0.015"
 )
