@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 run: $(STAMP)
 	rm -rf out/kit
 	$(BIN)/vestige starter out/kit
-	$(BIN)/vestige find out/kit/pictures --out out/report --fresh
+	$(BIN)/vestige find out/kit/pictures -k out/kit/kit.key --out out/report --fresh
 	@echo "Open out/report/report.html in a browser."
 
 test: $(STAMP) lint browser
@@ -27,6 +27,7 @@ lint: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/vestige systems --markdown > docs/SYSTEMS.md
 	$(BIN)/vestige systems --pages docs/systems
+	$(BIN)/python -c "from pathlib import Path; from vestige.app.verbs.systems_pages import refresh_readme; refresh_readme(Path('README.md'), Path('results'))"
 
 # The report is tested in a real browser where one can be had; without one those tests say why they skip.
 browser:

@@ -21,6 +21,9 @@ _API = {
     "read": "vestige.app.api",
     "erase": "vestige.app.api",
     "restore": "vestige.app.api",
+    "attack": "vestige.app.api",
+    "measure": "vestige.app.api",
+    "make": "vestige.app.api",
     "load_image": "vestige.app.api",
     "open_subject": "vestige.core.subjects",
     "systems": "vestige.core.catalogue",
@@ -29,10 +32,13 @@ _API = {
 __all__ = ["__version__", *sorted(_API)]
 
 if TYPE_CHECKING:
+    from vestige.app.api import attack as attack
     from vestige.app.api import erase as erase
     from vestige.app.api import find as find
     from vestige.app.api import load_image as load_image
+    from vestige.app.api import make as make
     from vestige.app.api import mark as mark
+    from vestige.app.api import measure as measure
     from vestige.app.api import read as read
     from vestige.app.api import restore as restore
     from vestige.core.catalogue import system as system

@@ -20,6 +20,7 @@ from vestige.core.video import VideoSubject, is_clip
 if TYPE_CHECKING:
     from vestige.core.findings import Findings
     from vestige.core.roles import Reading
+    from vestige.core.work import Result
 
 Picture = str | Path | bytes | np.ndarray | ImageSubject
 
@@ -162,6 +163,64 @@ def restore(
     if out is not None:
         write_picture(out, pixels, subject)
     return pixels
+
+
+def attack(*inputs: str | Path, method: str, out: str | Path | None = None, **options: Any) -> Result:
+    """Attack what protects or examines something; `vestige.core.work.Result` says what was made and measured.
+
+    options: ``mask``, ``prompt``, ``model``, ``data``, ``reference``, ``key``, ``message``, ``build``, ``seed`` and
+    ``device`` as on the command line; any others are settings of the method. Raises UsageError for a system that does
+    not attack, InputError for files that do not fit.
+    """
+    return _use("attack", "attack", inputs, method, out, options)
+
+
+def measure(*inputs: str | Path, method: str, out: str | Path | None = None, **options: Any) -> Result:
+    """Measure pictures, data sets or models: ``Result.figures`` and ``Result.rows``. Arguments as for `attack`."""
+    return _use("measure", "measure", inputs, method, out, options)
+
+
+def make(*inputs: str | Path, method: str, out: str | Path | None = None, **options: Any) -> Result:
+    """Draw or edit pictures or write texts with a generative model. Arguments as for `attack`."""
+    return _use("make", "generate", inputs, method, out, options)
+
+
+def _use(
+    verb: str, role: str, inputs: Sequence[str | Path], method: str, out: str | Path | None, options: dict[str, Any]
+) -> Result:
+    """Carry out a verb by the system's own function, or by its method on one picture."""
+    from dataclasses import fields
+
+    from vestige.core.work import Result, Work
+
+    entry = system(method)
+    if role not in entry.roles:
+        raise UsageError(f"{method} does not {verb}; 'vestige systems --role {role}' lists what does.")
+    entry.load()  # says that it is planned where it is
+    named = {f.name for f in fields(Work)} - {"verb", "method", "paths", "out", "key", "options"}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in named}
+    for name in ("mask", "model", "data", "reference"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
+    rest = {name: str(value) for name, value in options.items() if name not in named and name != "key"}
+    work = Work(
+        verb=verb, method=method, paths=tuple(Path(p) for p in inputs), out=None if out is None else Path(out),
+        key=_key(options.get("key")), options=rest, **given,
+    )  # fmt: skip
+    tool = entry.tool(verb)
+    result = None if tool is None else tool(work)
+    if result is not None:
+        work.settled()
+        return result
+    if len(inputs) != 1 or out is None:
+        raise UsageError(f"{method} takes one picture here, and out= says where to write.")
+    settings = {name: value for name, value in options.items() if name not in named and name != "key"}
+    subject = subject_of(inputs[0])
+    images = getattr(_method(method, role, settings), verb)(subject.image)
+    images = images[0] if isinstance(images, tuple) else images
+    pixels = to_uint8(np.asarray(images.detach().cpu() if hasattr(images, "detach") else images, np.float32))
+    write_picture(out, pixels, subject)
+    return Result(files=(Path(out),))
 
 
 def write_picture(

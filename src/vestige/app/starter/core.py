@@ -64,7 +64,7 @@ def pictures(folder: Path) -> None:
     marked = mark(encode(flower, "PNG"), message="vestige", key=KEY)
     planted: dict[str, tuple[bytes, str]] = {
         "untouched-china.jpg": (photograph("china"), ""),
-        "untouched-flower.jpg": (photograph("flower"), ""),
+        "untouched-flower.jpg": (photograph("flower"), "history"),  # its file says which program saved it
         "untouched-scene.png": (encode(scene, "PNG"), ""),
         "spliced.jpg": (splice, "edit"),
         "copy-moved.jpg": (copy, "edit"),

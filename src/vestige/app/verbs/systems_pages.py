@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,15 @@ def write_pages(root: Path, folder: Path) -> int:
         if old.name not in wanted:
             old.unlink()
     return len(built)
+
+
+def refresh_readme(path: Path, root: Path) -> None:
+    """Put today's number of working systems into README's first sentence."""
+    papers = [s for s in systems() if s.kind == "paper"]
+    working = sum(status(s, root) == "works" for s in papers)
+    text = path.read_text(encoding="utf-8")
+    stated = re.compile(r"\d+ of \d+ published systems work")
+    write_atomic(path, stated.sub(f"{working} of {len(papers)} published systems work", text, count=1))
 
 
 def page(s: System, root: Path, curves: Sequence[str] = ()) -> str:
