@@ -68,7 +68,7 @@ def pictures(folder: Path) -> None:
         "untouched-scene.png": (encode(scene, "PNG"), ""),
         "spliced.jpg": (splice, "edit"),
         "copy-moved.jpg": (copy, "edit"),
-        "saved-twice.jpg": (saved_twice(flower), "history"),
+        "saved-twice.jpg": (saved_twice(china), "history"),
         "recoloured.jpg": (encode(np.ascontiguousarray(flower[..., ::-1]), "JPEG", quality=92), "edit"),
         "covered.png": (encode(to_uint8(covered), "PNG"), "edit"),
         "marked.jpg": (encode(marked, "JPEG", quality=90), "mark"),
