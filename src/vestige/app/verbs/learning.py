@@ -185,7 +185,7 @@ def _print(metrics: Mapping[str, Any], out: Path) -> None:
         print(f"{metrics['step']} steps in {metrics['seconds']:.0f} s of training{ended}, loss {metrics['loss']:.4g}")
     measured = {**(metrics["validation"] or {}), **metrics["evaluation"]}
     for name, value in measured.items():
-        if name != "step":
+        if name != "step" and not isinstance(value, list | dict):
             print(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
     for name, words in metrics["reach"].items():
         print(f"  to reach: {name} {words}")
