@@ -73,7 +73,7 @@ def pictures(folder: Path) -> None:
         "covered.png": (encode(to_uint8(covered), "PNG"), "edit"),
         "marked.jpg": (encode(marked, "JPEG", quality=90), "mark"),
         "generated.png": (tagged_as_generated(), "generated"),
-        "payload.png": (with_payload(flower), "payload"),
+        "payload.png": (with_payload(cv2.resize(flower, (400, 267), interpolation=cv2.INTER_AREA)), "payload"),
         "appended.jpg": (with_appended_archive(china), "container"),
     }
     for name, (data, _) in planted.items():
