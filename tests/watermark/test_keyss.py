@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.claims import ClaimContext, Evidence
+from vestige.claims import ClaimContext
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
 from vestige.engines.splatting import (
@@ -243,13 +243,28 @@ def test_scene_distance_sees_changed_statistics():
     assert changed["outside"] > same["outside"]  # all opacities were equal: their bins are narrow
 
 
-def test_claims_run_at_a_trial_size():
-    from vestige.claims.watermark import keyss as claims
+def test_the_headline_needs_a_lead_over_pairs_and_an_open_secret():
+    from vestige.claims.watermark.keyss import judged
 
-    found = [c for c in vars(claims).values() if hasattr(c, "check")]
-    assert len(found) == 4
-    for each in found:
-        evidence = each.check(ClaimContext(None, limit=2))
-        assert isinstance(evidence, Evidence)
-        assert len(evidence.table) >= 4
-    assert not claims.hides_and_reveals.check(ClaimContext(None, limit=2)).holds  # two steps hide nothing
+    assert judged([14.0, 15.0, 13.0], [0.2, 0.4, 0.1], [27.0, 26.0, 25.0])[0]
+    assert not judged([0.2, 0.4, 0.1], [0.2, 0.4, 0.1], [27.0, 26.0, 25.0])[0]  # without the wrong-key term
+    assert not judged([14.0, 15.0, 13.0], [0.2, 0.4, 0.1], [12.0, 12.0, 12.0])[0]  # nothing opens
+
+
+def test_the_recipe_fits_every_kind_and_the_headline_reads_its_runs(tmp_path, monkeypatch):
+    from vestige.app.verbs.learning import run
+    from vestige.claims.watermark import keyss as claims
+    from vestige.engines.runs import finished
+
+    words = ["steps=2", "gaussians=40", "size=16", "views=3", "held=2"]
+    for variant, seeds in {"default": (0, 1, 2), "no_wrong_key": (0, 1, 2), "features": (0,), "plain": (0,)}.items():
+        for seed in seeds:
+            out = tmp_path / "keyss" / variant / str(seed)
+            assert run("keyss", out, set_=words, device="cpu", quiet=True, seed=seed, variant=variant) == 0
+    assert finished("keyss", "features", 0, tmp_path).figures["secret"] > 0
+    monkeypatch.setattr(claims, "PAIRS", (0, 1, 2))
+    context = ClaimContext(None, limit=2, runs=tmp_path)
+    evidence = claims.only_the_key_opens_it.check(context)
+    assert not evidence.holds  # two steps hide nothing
+    assert len(evidence.table) == 6
+    assert ("keyss", "no_wrong_key", 2) in context.used

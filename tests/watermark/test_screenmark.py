@@ -1,7 +1,5 @@
 """ScreenMark: overlay, reader and stages; the keyed mark with a pattern whose reader needs no training."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -18,6 +16,7 @@ from vestige.watermark.screenmark import (
     composite,
 )
 from vestige.watermark.screenmark_net import (
+    LUMA,
     ScreenMarkNet,
     blend,
     doubled,
@@ -30,7 +29,7 @@ from vestige.watermark.screenmark_net import (
 OTHER = b"another key that is long enough!"
 PAYLOAD = np.random.default_rng(3).random(32) < 0.5
 SMALL = {"bits": 8, "size": 32, "diffuser": 16, "reader": 8}
-RECIPE = Path(__file__).parents[2] / "recipes" / "watermark" / "screenmark.py"
+RECIPE = "screenmark"
 
 
 class Carriers(ScreenMarkNet):
@@ -153,7 +152,8 @@ def test_each_stage_adds_its_loss_and_reaches_the_diffuser():
         found = net.objective(one, level)
         found["loss"].backward()
         assert sum(float(p.grad.abs().sum()) for p in net.diffuser.parameters()) > 0
-        image = 1e4 * float((one.embedded.detach() - images).square().mean())
+        luma = torch.tensor(LUMA)[:, None, None]
+        image = 1e4 * float(((one.embedded.detach() - images) * luma).sum(1).square().mean())
         with torch.no_grad():
             plain = float(found["message"] + 0.05 * found["unmarked"] + 0.3 * spread_loss(net.pattern(bits[:2])))
         loss = float(found["loss"].detach())
@@ -242,6 +242,20 @@ def test_the_distorter_gets_harder_in_steps():
         assert moved.shape == masks.shape
     names = {d.name for d in moving} & {d.name for d in changing}
     assert names == {"identity"}
+
+
+def test_patterns_are_grey_unless_colour_is_asked_for():
+    bits = (torch.rand(2, 8) < 0.5).float()
+    grey, colour = (ScreenMarkNet(**SMALL, colour=c).pattern(bits) for c in (False, True))
+    torch.testing.assert_close(grey[:, :1].expand(-1, 3, -1, -1), grey)
+    assert float((colour - colour.mean(1, keepdim=True)).abs().max().detach()) > 0.01
+    assert {d.name for d in load_recipe(RECIPE).build.__globals__["PIXEL_LEVEL"]} >= {"jpeg", "saturation"}
+
+
+def test_an_overlay_file_is_the_mark(carried):
+    overlay = carried.keyed_overlay(PAYLOAD, PUBLIC_KEY)
+    images = screens("ui", 1, 256, 4)
+    np.testing.assert_array_equal(composite(images, overlay), carried.mark(images, PAYLOAD, PUBLIC_KEY))
 
 
 # the keyed mark -------------------------------------------------------------------------------------------------------

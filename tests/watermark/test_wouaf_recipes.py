@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +16,12 @@ from vestige.engines.recipe import load_recipe
 from vestige.nn.vae import decode, encode
 from vestige.watermark.wouaf import Wouaf
 
-ROOT = Path(__file__).parents[2]
 QUICK = ["batch_size=8", "log_every=1", "validate_every=0"]
 
 
 @pytest.fixture(scope="module")
 def recipe():
-    return sys.modules[load_recipe(ROOT / "recipes/watermark/wouaf.py").build.__module__]
+    return sys.modules[load_recipe("wouaf").build.__module__]
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +29,7 @@ def folder(tmp_path_factory):
     """A trained run of the autoencoder on rendered scenes of 32 pixels."""
     empty, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("vae")
     words = [*QUICK, "steps=4", "scenes=16", "size=32", "held=16"]
-    path = ROOT / "recipes/generation/scenes_vae.py"
-    assert run(str(path), out, data=empty, set_=words, device="cpu", quiet=True) == 0
+    assert run("scenes_vae", out, data=empty, set_=words, device="cpu", quiet=True) == 0
     return out
 
 
@@ -54,8 +51,7 @@ def test_the_autoencoder_is_a_diffusers_folder(folder):
 
 def test_fingerprints_are_trained_into_any_such_folder(folder, tmp_path):
     words = [*QUICK, "steps=3", "size=32", "pictures=16", f"vae={folder}", "chance=0.5"]
-    path = ROOT / "recipes/watermark/wouaf.py"
-    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    assert run("wouaf", tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
     system = Wouaf(tmp_path / "wouaf.safetensors")
     assert (system.bits, system.network.size) == (16, 32)
     assert system.facts == {} or system.facts["fingerprints"] == "even weight"
@@ -68,7 +64,7 @@ def test_fingerprints_are_trained_into_any_such_folder(folder, tmp_path):
 
 def test_the_weights_of_the_network_must_be_there(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "WEIGHTS", tmp_path)
-    with pytest.raises(InputError, match="recipes/generation/scenes_vae"):
+    with pytest.raises(InputError, match="vestige learn scenes_vae"):
         recipe.autoencoder("")
     with pytest.raises(InputError, match="no diffusers folder"):
         recipe.autoencoder(str(tmp_path))
@@ -102,6 +98,6 @@ def test_settings_out_of_range_are_refused(folder, tmp_path):
     for word in ("preset=huge", "chance=1.5"):
         with pytest.raises(UsageError, match="preset is one of"):
             run(
-                str(ROOT / "recipes/watermark/wouaf.py"), tmp_path / word, data=tmp_path, set_=[word, f"vae={folder}"],
+                "wouaf", tmp_path / word, data=tmp_path, set_=[word, f"vae={folder}"],
                 device="cpu", quiet=True,
             )  # fmt: skip
