@@ -383,19 +383,6 @@ def test_the_recipe_of_masks_trains_measures_and_saves(tmp_path, monkeypatch):
     assert "distance low rank" in read_json(tmp_path / "rank" / "metrics.json")["evaluation"]
 
 
-def test_umd_claims_decide_by_their_figures(packs, monkeypatch):
-    context = ClaimContext(packs, limit=6)
-
-    def with_accuracies(ours, mae, dit):
-        table = {"UMD": ours, "MAE": mae, "DiT": dit, "MaskDiT": dit, "random": 0.1, "pixels": 0.2}
-        monkeypatch.setattr(umd, "probed", lambda s, seed, c: {"accuracy": table[s], "level": None})
-        return umd.features_are_as_good_as_those_of_mae.run(context).holds
-
-    assert with_accuracies(0.4, 0.44, 0.36)
-    assert not with_accuracies(0.4, 0.46, 0.36)
-    assert not with_accuracies(0.4, 0.4, 0.38)
-
-
 def test_first_hitting_trials_and_a_sampler_that_is_too_cold(monkeypatch):
     context = ClaimContext(None, limit=40)
     good = first_hitting.samples_have_the_true_law.run(context)

@@ -39,8 +39,8 @@ TEST_SERIES, VALIDATION_SERIES = 121, 122
 COLOURED = ("photo", "cartoon", "watercolour", "oil painting", "mosaic", "stained glass", "pixel art")
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"target_guidance": 2.0, "cross_share": 0.7, "self_share": 0.7, "edit_threshold": 0.55},
-    {"target_guidance": 2.0, "cross_share": 0.7, "self_share": 0.3, "edit_threshold": 0.7},
-    {"target_guidance": 3.0, "cross_share": 0.4, "self_share": 0.7, "edit_threshold": 0.6},
+    {"target_guidance": 3.0, "cross_share": 0.7, "self_share": 0.7, "edit_threshold": 0.4},
+    {"target_guidance": 3.0, "cross_share": 0.4, "self_share": 0.7, "edit_threshold": 0.3},
     {"target_guidance": 4.0, "cross_share": 0.7, "self_share": 0.3, "edit_threshold": 0.4},
     {"target_guidance": 6.0, "cross_share": 0.4, "self_share": 0.0, "edit_threshold": 0.3},
 )

@@ -236,7 +236,7 @@ RECIPE = Recipe(
     reach={"loss masks": "below 'loss base'"},
     options={
         "base": "", "kind": "masks", "hidden": 64, "start": 1.0, "noise": False, "reduce": 8, "scenes": 1000,
-        "samples": 1000, "sample_steps": 10,
+        "samples": 600, "sample_steps": 10,
     },
     variants={
         "masks": Variant("masks for the shipped model"),
@@ -248,7 +248,8 @@ RECIPE = Recipe(
         ),
         "early_slow": Variant(
             "masks for the early model as they were trained before: open at first, and too slow to close",
-            {"base": "early", "start": 3.0, "noise": True}, {"lr": 1e-3},
+            {"base": "early", "start": 3.0, "noise": True},
+            {"lr": 1e-3, "steps": 200, "validate_every": 10},
         ),
     },
     takes_pictures=True,

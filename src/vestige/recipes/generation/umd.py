@@ -200,12 +200,12 @@ RECIPE = Recipe(
     about="One auto-encoder for features and for drawing, trained to fill in patches and to remove noise.",
     perform=perform,
     config=TrainConfig(
-        steps=1200, batch_size=128, lr=1e-3, weight_decay=0.05, validate_every=60, checkpoint_every=60
+        steps=2400, batch_size=128, lr=1e-3, weight_decay=0.05, validate_every=120, checkpoint_every=100
     ),
     reach={"linear": "above that of the arm dit"},
     options={
         "setting": "umd", "size": 16, "patch": 4, "width": 96, "depth": 4, "decoder_depth": 1, "heads": 3,
-        "pictures": 20_000, "labels": 100, "judged": 4000, "tuning": 300, "samples": 500, "sample_steps": 25,
+        "pictures": 20_000, "labels": 100, "judged": 4000, "tuning": 400, "samples": 500, "sample_steps": 25,
     },
     variants={
         "umd": _arm("half of a batch clean and masked, half noised and masked less", "umd"),

@@ -33,7 +33,7 @@ from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 
 #: Updates of every arm, but for those that compare at equal tokens.
-STEPS = 2000
+STEPS = 1500
 SEEDS = (0, 1, 2)
 #: Labelled pictures that fine-tuning gets.
 TUNED = 2000
