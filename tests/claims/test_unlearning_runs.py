@@ -98,7 +98,7 @@ def test_claims_read_finished_runs(slug, runs):
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_claims_name_the_command_that_makes_what_is_missing(slug, tmp_path):
-    with pytest.raises(MissingRunsError, match="vestige learn .* --for-claims"):
+    with pytest.raises(MissingRunsError, match=r"vestige learn .* --for-claims"):
         claims_of(system(slug))[0].run(ClaimContext(None, runs=tmp_path))
 
 

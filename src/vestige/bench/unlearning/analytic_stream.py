@@ -7,7 +7,7 @@ are the backbone's features, computed once for all.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -173,7 +173,8 @@ def compared(stream: Stream, each: int = 500) -> list[dict[str, Any]]:
     base = torch.cat([rows[c] for c in range(BASE)])
     head = ACU(stream.width, stream.gamma, stream.seed).start(None)
     expanded, watched = (replace(s, inputs=head.rows(s).float()) for s in (stream.learned, stream.test))
-    present = sorted(_present())
+    plan = [(kind, c) for kind, c in PLAN if len(rows[c])]
+    present = sorted(_present(plan))
 
     def accuracy(said: Tensor) -> float:
         known = torch.isin(stream.test.labels, torch.tensor(present))
@@ -186,7 +187,7 @@ def compared(stream: Stream, each: int = 500) -> list[dict[str, Any]]:
 
     def analytic(forgets: bool) -> float:
         ridge = Ridge(stream.width, CLASSES, gamma=stream.gamma)
-        for kind, chosen in [("learn", base), *((k, rows[c]) for k, c in PLAN)]:
+        for kind, chosen in [("learn", base), *((k, rows[c]) for k, c in plan)]:
             if kind == "learn" or forgets:
                 getattr(ridge, kind)(expanded.inputs[chosen].double(), F.one_hot(labels[chosen], CLASSES).double())
         return accuracy(watched.inputs.double() @ ridge.weights)
@@ -200,7 +201,7 @@ def compared(stream: Stream, each: int = 500) -> list[dict[str, Any]]:
         model: nn.Module = start
         seen = {c: rows[c] for c in range(BASE)}
         tuning = Tuning(3, rate, weight_decay=0.0, batch_size=64, seed=stream.seed)
-        for kind, c in PLAN:
+        for kind, c in plan:
             asked = expanded.take(rows[c])
             if kind == "learn":
                 model = tune(model, [Phase(asked, fit)], tuning).model
@@ -218,9 +219,9 @@ def compared(stream: Stream, each: int = 500) -> list[dict[str, Any]]:
     return [{"method": name, "retained accuracy": value} for name, value in found.items()]
 
 
-def _present() -> set[int]:
+def _present(plan: Sequence[tuple[str, int]]) -> set[int]:
     known = set(range(BASE))
-    for kind, c in PLAN:
+    for kind, c in plan:
         known = known | {c} if kind == "learn" else known - {c}
     return known
 

@@ -49,9 +49,11 @@ def audited(ctx: RecipeContext) -> Mapping[str, Any]:
     problem = bed.problems["class"]
     tasks = downstream(int(ctx.options["downstream"]))
     audit = ReprAudit(problem, bed.references["class"], tasks)
-    models = models_of(bed)
-    models[COLLAPSED] = parts.weights(ctx, COLLAPSED, problem.copy(), lambda _: collapsed(bed))
-    rows = []
+    models, rows = models_of(bed), list[dict[str, Any]]()
+    try:
+        models[COLLAPSED] = parts.weights(ctx, COLLAPSED, problem.copy(), lambda _: collapsed(bed))
+    except UsageError as error:
+        rows.append({"method": COLLAPSED, "seed": ctx.seed, "error": str(error)})
     for name, model in models.items():
         try:
             found = parts.figures(ctx, f"{name}.row", partial(audit.measure, model))
@@ -78,7 +80,7 @@ def models_of(bed: Bed) -> dict[str, nn.Module]:
 def collapsed(bed: Bed) -> nn.Module:
     """Gradient ascent for ten epochs at the largest rate that leaves finite outputs: forgets everything."""
     problem = bed.problems["class"]
-    for lr in (1e-2, 5e-3, 2e-3):
+    for lr in (1e-2, 5e-3, 2e-3, 5e-4):
         model = GradAscent(lr=lr, epochs=10).erase(problem)
         if np.isfinite(represent(model, problem.retain_sample(200))).all():
             return model
