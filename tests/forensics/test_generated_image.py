@@ -186,7 +186,7 @@ def test_it_answers_about_files(photo):
         assert not examiner.find(ImageSubject(encode(pixels, "PNG"))).applies
     with pytest.raises(UsageError, match="at least one square"):
         GeneratedImage(count=0)
-    with pytest.raises(InputError, match="recipes/forensics/evidence"):
+    with pytest.raises(InputError, match="vestige learn generated_image"):
         GeneratedImage("none.safetensors").score(np.zeros((1, 3, 64, 64), np.uint8))
 
 
@@ -197,11 +197,11 @@ def test_it_has_its_claims():
 def test_the_recipe_trains_and_saves(tmp_path, photo, monkeypatch):
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("VESTIGE_DATA", str(tmp_path / "data"))
-    words = ["steps=2", "batch_size=8", "log_every=1", "limit=20", "each=2", "diffusion=false"]
-    path = ROOT / "recipes/forensics/evidence.py"
-    assert run(str(path), tmp_path / "out", data=tmp_path / "data", set_=words, device="cpu", quiet=True) == 0
+    words = ["steps=2", "batch_size=8", "log_every=1", "limit=12", "each=1", "diffusion=false", "views=1"]
+    assert run("generated_image", tmp_path / "out", set_=words, device="cpu", quiet=True) == 0
     figures = json.loads((tmp_path / "out/metrics.json").read_text())["evaluation"]
-    assert {"up_nearest", "drawn_bands", "zoo_vae", "zoo_gan_sr"} <= set(figures)
+    assert {"levelled, mean", "alone"} <= set(figures)
+    assert {"one linear judge", "residual", "spectrum, linear"} <= set(figures["alone"])
     examiner = GeneratedImage(tmp_path / "out/generated_image.safetensors")
     assert examiner.find(ImageSubject(encode(photo[:100, :100], "PNG"))).applies
     assert examiner.facts["learnt"]["zoo_gan"] == "gan"

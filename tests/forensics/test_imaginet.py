@@ -174,7 +174,7 @@ def test_it_answers_about_files(photo):
     pictures = photo[None, :64, :64].transpose(0, 3, 1, 2).repeat(4, 0)
     figures = examiner.measure(pictures, np.array([True, False, True, False]))
     assert figures["auroc"] == 0.5
-    with pytest.raises(InputError, match="recipes/forensics/imaginet"):
+    with pytest.raises(InputError, match="vestige learn imaginet"):
         ImagiNet("none.safetensors").score(pictures)
 
 
@@ -182,12 +182,14 @@ def test_it_has_its_claims():
     assert len(claims_of(system("imaginet"))) == 3
 
 
-def test_the_recipe_trains_and_saves(tmp_path):
-    words = ["steps=2", "batch_size=8", "log_every=1", "each=2", "width=0.125", "judge=2", "crop=24"]
-    path = ROOT / "recipes/forensics/imaginet.py"
-    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
-    assert set(json.loads((tmp_path / "metrics.json").read_text())["evaluation"]) == {
-        "zoo_vae", "zoo_gan_sr", "drawn_coefficients", "fitted_x2"
-    }  # fmt: skip
-    examiner = ImagiNet(tmp_path / "imaginet.safetensors")
-    assert examiner.score(np.zeros((1, 3, 48, 48), np.uint8)).shape == (1,)
+@pytest.mark.parametrize("variant", ["default", "entropy", "views"])
+def test_the_recipe_trains_and_saves(tmp_path, monkeypatch, variant):
+    (tmp_path / "none").mkdir()
+    monkeypatch.setenv("VESTIGE_DATA", str(tmp_path / "none"))
+    words = ["steps=2", "batch_size=8", "log_every=1", "limit=24", "width=0.125", "judge=2", "crop=24", "views=1"]
+    assert run("imaginet", tmp_path / "run", set_=words, device="cpu", quiet=True, variant=variant) == 0
+    figures = json.loads((tmp_path / "run/metrics.json").read_text())["evaluation"]
+    assert {"levelled, mean", "generator named", "chance"} <= set(figures)
+    if variant == "default":
+        examiner = ImagiNet(tmp_path / "run/imaginet.safetensors")
+        assert examiner.score(np.zeros((1, 3, 48, 48), np.uint8)).shape == (1,)

@@ -1,10 +1,8 @@
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from vestige.claims import ClaimContext, MissingRunsError
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
@@ -30,12 +28,22 @@ def small() -> TraceNet:
     return TraceNet(width=16, base=8, levels=1).eval()
 
 
-@pytest.fixture(scope="module")
-def pictures():
+def _photographs():
     from sklearn.datasets import load_sample_image
 
-    photographs = [load_sample_image(name)[:400, :600] for name in ("china.jpg", "flower.jpg")]
-    return manipulated(photographs, 48, 128, operations=["local_noise", "local_blur", "erase_fill"], seed=2)
+    return [load_sample_image(name)[:400, :600] for name in ("china.jpg", "flower.jpg")]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return manipulated(_photographs(), 48, 128, operations=["local_noise", "local_blur", "erase_fill"], seed=2)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """Trace maps and masks of pictures with regions of added noise."""
+    made = manipulated(_photographs(), 48, 128, operations=["local_noise"], seed=2)
+    return trace_stack(made.images), masks_at(made.masks)
 
 
 def test_traces_do_not_depend_on_strips(photo):
@@ -122,13 +130,15 @@ def test_loss_has_gradients_and_rewards_the_right_map():
     assert pixel.grad.abs().sum() > 0
 
 
-def test_it_learns_to_find_edits(pictures):
-    stack, masks = trace_stack(pictures.images), masks_at(pictures.masks)
-    torch.manual_seed(0)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_learns_to_find_edits(noisy, seed):
+    """Regions with noise added, the plainest trace: 0.88 to 0.94 over eight seeds, 0.5 without training."""
+    stack, masks = noisy
+    torch.manual_seed(seed)
     net = TraceNet(width=16, base=8, levels=1)
     net.calibrate(stack.float())
-    optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
-    order = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.AdamW(net.parameters(), 5e-3)
+    order = torch.Generator().manual_seed(seed)
     train, held = torch.arange(32), torch.arange(32, 48)
     for _ in range(60):
         rows = train[torch.randperm(len(train), generator=order)[:8]]
@@ -187,18 +197,18 @@ def test_maps_of_large_pictures_are_averaged(photo, monkeypatch):
     )
 
 
-def test_claims_name_the_networks_they_lack_and_one_command(monkeypatch, tmp_path):
+def test_claims_name_the_networks_they_lack_and_one_command(tmp_path):
     from vestige.claims.forensics import tamper_map
 
-    monkeypatch.chdir(tmp_path)
-    shipped = Path(tamper_map.__file__).parents[3] / "weights" / "tamper_map.safetensors"
-    for operation in tamper_map.SIX[1:]:
-        folder = tmp_path / tamper_map.FOLDS / f"tamper_map_no_{operation}"
-        folder.mkdir(parents=True)
-        shutil.copy(shipped, folder)
-    with pytest.raises(InputError, match=r"without splice, .*for o in splice; do vestige learn"):
-        tamper_map.folds()
-    first = tmp_path / tamper_map.FOLDS / "tamper_map_no_splice"
-    first.mkdir()
-    shutil.copy(shipped, first)
-    assert tuple(tamper_map.folds()) == tamper_map.SIX
+    with pytest.raises(MissingRunsError, match="vestige learn tamper_map --for-claims"):
+        tamper_map.folds(ClaimContext(None, runs=tmp_path))
+
+
+def test_the_headline_does_not_hold_for_a_classic_in_our_place():
+    from vestige.claims.forensics.tamper_map import BASELINES, FOLD, SHIPPED, ahead
+
+    draw = np.random.default_rng(0)
+    classics = {name: {"splice": list(draw.uniform(0.5, 0.7, 20))} for name in (*BASELINES, "centre prior")}
+    ours = {"splice": list(draw.uniform(0.8, 0.95, 20))}
+    assert ahead({SHIPPED: ours, FOLD: ours, **classics})[0]
+    assert not ahead({SHIPPED: classics["ela"], FOLD: ours, **classics})[0]

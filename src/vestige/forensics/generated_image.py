@@ -288,7 +288,7 @@ class GeneratedImage:
     def head(self) -> EvidenceHead:
         """Loaded when it is first needed; raises InputError, with the command that trains it, when it is missing."""
         if self._head is None:
-            self._head, self.facts = load_network(self.slug, EvidenceHead, self._weights, recipe="forensics/evidence")
+            self._head, self.facts = load_network(self.slug, EvidenceHead, self._weights)
         return self._head
 
     def score(self, images: np.ndarray) -> np.ndarray:

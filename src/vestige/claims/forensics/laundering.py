@@ -16,9 +16,8 @@ import torch
 
 from vestige.bench.controls import Interval, over_seeds, too_weak
 from vestige.bench.forensics.laundered import network, shares_of, treated
+from vestige.bench.forensics.plain_features import gradient_distance, rounded
 from vestige.claims import ClaimContext, Evidence, claim, headline
-from vestige.claims.forensics.generated_study import rounded
-from vestige.claims.forensics.rigid import gradient_distance
 from vestige.core.image_io import decode, encode
 from vestige.data.cameras import CAMERAS
 from vestige.data.distortions import distort

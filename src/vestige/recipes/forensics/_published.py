@@ -96,7 +96,7 @@ def detector_job(
     return Job(model, step, drawn, validate=validate, evaluate=evaluate, save=save)
 
 
-def middle(squares: Squares, side: int = 64) -> np.ndarray:
-    """uint8 N×3×side×side: the middle of the first view of every picture."""
+def middle(squares: Squares, side: int = 64, view: int = 0) -> np.ndarray:
+    """uint8 N×3×side×side: the middle of a view of every picture."""
     first = (squares.images.shape[-1] - side) // 2
-    return squares.images[:, 0, :, first : first + side, first : first + side]
+    return squares.images[:, view, :, first : first + side, first : first + side]

@@ -1,4 +1,4 @@
-"""The parts of the claims about generated pictures that do not need photographs."""
+"""Plain features that detectors of generated pictures are held against."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from vestige.claims import claims_of
-from vestige.claims.forensics.generated_study import areas, by_family, logistic, metadata, rounded, spectrum
-from vestige.claims.forensics.rigid import gradient_distance
-from vestige.core.catalogue import system
+from vestige.bench.forensics.plain_features import (
+    areas,
+    gradient_distance,
+    logistic,
+    metadata,
+    rounded,
+    spectrum,
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +21,7 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 3, 16, 16), dtype=np.uint8)
 
 
-def test_both_systems_have_their_claims():
-    assert len(claims_of(system("patchcraft"))) == 3
-    assert len(claims_of(system("rigid"))) == 4
-
-
-def test_means_are_over_families_first():
-    found = {"a": 1.0, "b": 0.5, "c": 0.3, "d": 0.1}
-    families = {"a": "gan", "b": "gan", "c": "diffusion", "d": "fitted"}
-    means = by_family(found, families, ["a", "b", "c"])
-    assert means == {"mean": pytest.approx(0.525), "gan": 0.75, "diffusion": 0.3}
+def test_areas_count_ties_as_one_half():
     assert areas(np.zeros(4), {"x": np.ones(4), "y": np.zeros(4)}) == {"x": 1.0, "y": 0.5}
 
 
