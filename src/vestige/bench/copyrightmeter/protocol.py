@@ -21,7 +21,7 @@ UPGRADES: dict[str, tuple[str, ...]] = {
     "UCE": ("textual inversion",),
     "spread spectrum": ("JPEG 75", "brightness 1.5", "rotation 10", "crop 75 % enlarged", "blur 1"),
 }
-SEEDS = (0, 1, 2, 3, 4, 5)
+SEEDS = (0, 1, 2, 3, 4)
 _CACHED = (
     world.judge, world.scenes_of, obfuscation.gallery, obfuscation._protected, sanitisation.own_pictures,
     sanitisation.retained_contexts, sanitisation.sanitised, sanitisation.retained_share, recovery._word,

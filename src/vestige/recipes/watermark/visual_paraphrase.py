@@ -55,8 +55,8 @@ RECIPE = Recipe(
     about="A captioner of drawn scenes, for redrawing pictures from words.",
     build=build,
     config=TrainConfig(
-        steps=2000, batch_size=64, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=0.05, log_every=20,
-        validate_every=100, checkpoint_every=200,
+        steps=1800, batch_size=32, lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=0.05, log_every=20,
+        validate_every=90, checkpoint_every=200,
     ),
     reach={"right": "0.8 of the attributes"},
     options=OPTIONS,

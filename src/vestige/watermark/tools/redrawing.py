@@ -58,8 +58,11 @@ def targets(work: Work) -> list[Path]:
         format_for(target)
         if found.count(target) > 1:
             raise UsageError(f"Two pictures would be written to {target}; rename one of them.")
-        if any(target.exists() and Path(s.source).exists() and target.samefile(s.source) for s in subjects):
+        taken = [p for p in work.paths if p.is_file()]
+        if target.exists() and any(target.samefile(p) for p in taken):
             raise UsageError(f"{target} is an input; choose another --out.")
+    if work.out is not None and any(p.is_dir() and work.out.resolve() == p.resolve() for p in work.paths):
+        raise UsageError(f"--out {work.out} is an input; choose another folder.")
     return found
 
 
