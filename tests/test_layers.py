@@ -166,7 +166,8 @@ def test_optional_packages_are_not_imported_at_module_level():
 def test_light_commands_do_not_load_torch():
     code = (
         "import sys; from vestige.app import cli; from vestige.app.verbs import finding, marking; "
-        "from vestige.core.panel import default_panel; default_panel(); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+        "from vestige.core.panel import default_panel; default_panel(); "
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

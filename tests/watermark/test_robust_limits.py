@@ -79,27 +79,24 @@ def test_the_substitute_moves_the_detector_it_never_saw():
     """A broad sine pattern is the mark, its correlation the detector; the substitute sees only examples."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:16, :16]
-    pattern = (0.08 * np.sin(2 * np.pi * (x + 2 * y) / 16)).astype(np.float32)
-    base = np.kron(rng.random((160, 3, 4, 4)), np.ones((4, 4))).astype(np.float32) * 0.5 + 0.25
-    clean = base[:80]
-    marked = base[80:] + pattern
+    pattern = (0.15 * np.sin(2 * np.pi * (x + y) / 16)).astype(np.float32)
+    base = np.kron(rng.random((328, 3, 4, 4)), np.ones((4, 4))).astype(np.float32) * 0.5 + 0.25
+    clean, marked, held = base[:160], base[160:320] + pattern, base[320:] + pattern
     substitute = Substitute(ResNetConfig(18, width=0.125, classes=1), seed=1)
-    accuracy = substitute.fit(marked[:64], clean[:64], epochs=12)["accuracy"]
-    assert accuracy > 0.8
+    assert substitute.fit(marked, clean, epochs=6)["accuracy"] > 0.8
 
     def detector(images):
         return ((images - images.mean((2, 3), keepdims=True)) * pattern).sum((1, 2, 3))
 
-    held = marked[64:72]
-    attacked = substitute.attack(held, epsilon=12 / 255, steps=15, passes=1)
-    assert np.abs(attacked - np.round(held * 255) / 255).max() <= 12 / 255 + 1e-6
-    random = held + rng.choice([-1, 1], held.shape).astype(np.float32) * 12 / 255
-    plain = detector(held).mean()
-    assert detector(attacked).mean() < 0.96 * plain
+    attacked = substitute.attack(held, epsilon=24 / 255, steps=15, passes=1)
+    assert np.abs(attacked - np.round(held * 255) / 255).max() <= 24 / 255 + 1e-6
+    random = held + rng.choice([-1, 1], held.shape).astype(np.float32) * 24 / 255
+    plain = detector(held).mean()  # over ten seeds the attack leaves 0.76 to 0.88 of it, random signs 0.98 to 1.02
+    assert detector(attacked).mean() < 0.95 * plain
     assert detector(attacked).mean() < detector(random).mean() - 0.05 * plain
     with torch.no_grad():
         assert substitute.logits(torch.from_numpy(attacked)).mean() < substitute.logits(torch.from_numpy(held)).mean()
-    np.testing.assert_array_equal(attacked, substitute.attack(held, epsilon=12 / 255, steps=15, passes=1))
+    np.testing.assert_array_equal(attacked, substitute.attack(held, epsilon=24 / 255, steps=15, passes=1))
     with pytest.raises(UsageError, match="at least 10"):
         substitute.fit(marked[:3], clean[:3])
 
