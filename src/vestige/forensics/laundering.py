@@ -149,7 +149,7 @@ def laundering_training(
 class LaunderingDetector:
     """Pristine, laundered or synthetic from the start.
 
-    weights: a file that recipes/forensics/laundering wrote, by default the shipped one; network: one to use instead.
+    weights: a file that its recipe wrote, by default the shipped one; network: one to use instead.
     crop, n_crops, top_m: side and number of the random crops and how many of the highest logits are averaged; the
     paper has 96, 800 and 600. Pictures with a shorter side below ``smallest`` are enlarged to it for ``score``; the
     paper enlarges to 256, which makes photographs look synthetic to networks that learnt from small squares.

@@ -9,7 +9,7 @@ import numpy as np
 
 from vestige.bench.forensics.corpus import SEEKS, corpus, marked, photographs
 from vestige.bench.forensics.panel import Record, judge, measure
-from vestige.claims import ClaimContext, Evidence, claim
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.findings import Finding, Verdict
 from vestige.core.panel import Panel, default_panel
 from vestige.data.tampering import OPERATIONS
@@ -62,7 +62,9 @@ def leaves_untouched_photographs_alone(context: ClaimContext) -> Evidence:
     )
 
 
-@claim("every tampering operation is flagged as an edit more often than untouched and innocently processed photographs")
+@headline(
+    "every tampering operation is flagged as an edit more often than untouched and innocently processed photographs"
+)
 def finds_edits(context: ClaimContext) -> Evidence:
     everything = judged(context)
     clean = [v for r, _, v in everything if not r.case.present - {"resampled"}]
