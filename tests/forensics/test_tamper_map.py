@@ -186,7 +186,7 @@ def test_maps_of_large_pictures_are_averaged(photo, monkeypatch):
     subject = ImageSubject(encode(np.ascontiguousarray(photo[:202, :250]), "PNG"))
     full = maps_of(subject)
     assert full.shape[1:] == (51, 63)
-    monkeypatch.setattr("vestige.forensics.tamper_map.MOST", 1000)
+    monkeypatch.setattr("vestige.forensics.tamper_inputs.MOST", 1000)
     fewer = maps_of(subject)
     assert fewer.shape == (CHANNELS + 1, 26, 32)
     np.testing.assert_allclose(
