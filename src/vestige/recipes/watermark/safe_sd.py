@@ -89,14 +89,14 @@ def perform(ctx: RecipeContext) -> dict[str, Any]:
         rival = parts.trained(ctx, "rival", job)
         assert job.validate is not None
         return {"updates": ctx.config.steps, **parts.figures(ctx, "rival figures", partial(job.validate, rival))}
-    sizes, folder = PRESETS[o["preset"]], ctx.out / "safe_sd"
+    sizes, folder = PRESETS[o["preset"]], ctx.out / "first" / "safe_sd"
     first = stage_one(ctx, sizes)
     net = parts.trained(ctx, "injector", first)
     assert first.evaluate is not None
     assert first.save is not None
     found = parts.figures(ctx, "injected", partial(first.evaluate, net))
     if not folder.is_dir():
-        first.save(net, ctx.out)
+        first.save(net, ctx.out / "first")
     config = dataclasses.replace(
         ctx.config, steps=int(o["second"]), batch_size=int(o["second_batch"]), lr=1e-3,
         validate_every=max(1, int(o["second"]) // 20) if ctx.config.validate_every else 0,
