@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.claims.forensics.dadm import GatedNet
+from vestige.bench.forensics.presented import GatedNet, figures, shown
 from vestige.core.errors import UsageError
 from vestige.data.presentations import ATTACKS, present
 from vestige.forensics.dadm import DADM, MODALITIES, DADMNet, angle_loss, dadm_loss, shared_information, turned
@@ -104,6 +104,21 @@ def test_presentations_differ_where_they_should() -> None:
     np.testing.assert_array_equal(live["rgb"], present(face, seed=1)["rgb"])
     with pytest.raises(UsageError, match="presentation"):
         present(face, "puppet")
+
+
+def test_materials_differ_and_sensors_fail_where_presentations_are_varied() -> None:
+    face = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    plain = [present(face, "mask", seed=s)["ir"].mean() for s in range(12)]
+    varied = [present(face, "mask", seed=s, varied=True)["ir"].mean() for s in range(12)]
+    assert np.std(varied) > 3 * np.std(plain)
+
+
+def test_figures_before_a_camera_left_out() -> None:
+    parts = [shown("val", 32, 8, cameras) for cameras in ((0, 1), (2,))]
+    assert set(parts[1].cameras.tolist()) == {2}
+    found = figures(net(n_domains=1, mim=False).eval(), *parts)
+    assert 0 <= found["hter"] <= 1
+    assert {"hter without rgb", "auc", "threshold", "hter, one missing"} <= set(found)
 
 
 def test_wrong_pictures_are_refused() -> None:

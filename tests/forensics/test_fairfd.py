@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from vestige.claims.forensics.fairfd import cvar
-from vestige.core.errors import UsageError
+from vestige.app.starter.fairness import write
+from vestige.bench.forensics.fairness import skewed
+from vestige.core.errors import InputError, UsageError
 from vestige.core.roles import Measure
+from vestige.core.work import Work
+from vestige.data.forged_faces import forged_faces
 from vestige.forensics.fairfd import FairFD, biased_answers, bpfa_prune
+from vestige.forensics.learned import default_weights
+from vestige.forensics.tools.fairfd import erase, measure
+from vestige.forensics.ucf import UCF
+from vestige.recipes.forensics.fairfd import cvar
 
 
 def test_averaged_metrics_follow_a_bias_that_the_naive_ones_do_not_see():
@@ -106,3 +116,69 @@ def test_the_tail_of_losses_is_their_mean_or_that_of_the_worst():
     cvar(losses, 0.5).backward()  # two and a half of five
     assert losses.grad is not None
     assert losses.grad.tolist() == pytest.approx([0, 0.4, 0, 0.4, 0.2])
+
+
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fairness")
+    write(folder)
+    return folder
+
+
+def work(verb: str, *paths: Path, **options) -> Work:
+    return Work(verb, "fairfd", paths, **options)
+
+
+def test_a_table_of_scores_is_measured_and_its_cells_are_written(kit: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cells.csv"
+    found = measure(work("measure", kit / "scores.csv", out=out))
+    assert found.figures["aa-dpd"] > found.figures["naive-dpd"]
+    assert len(out.read_text().splitlines()) == 5
+    assert len(found.rows) == 4
+
+
+def test_faces_by_group_are_measured_and_a_detector_is_pruned(kit: Path, tmp_path: Path) -> None:
+    detector, out = kit / "detector.safetensors", tmp_path / "fairer.safetensors"
+    found = measure(work("measure", kit / "groups", model=detector, options={"threshold": "equal"}))
+    assert {row["approach"] for row in found.rows} == {"real", "warp", "resynthesise"}
+    pruned = erase(work("erase", detector, kit / "groups", out=out, options={"fraction": "0.05"}))
+    assert pruned.figures["weights set to zero"] > 0
+    assert (UCF(weights=out).needed().forgery[0].weight == 0).any()
+    assert UCF(weights=out).facts["pruned"]["fraction"] == 0.05
+
+
+@pytest.mark.parametrize("name", ["detector.safetensors", "missing.csv"])
+def test_what_is_no_table_is_refused(kit: Path, name: str) -> None:
+    with pytest.raises(InputError):
+        measure(work("measure", kit / name))
+
+
+def test_wrong_detectors_and_groups_are_refused(kit: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--model"):
+        measure(work("measure", kit / "groups"))
+    with pytest.raises(InputError, match="no weights of an examiner"):
+        erase(work("erase", kit / "scores.csv", kit / "groups", out=tmp_path / "x.safetensors"))
+    with pytest.raises(InputError, match="two folders"):
+        erase(work("erase", kit / "detector.safetensors", kit / "groups" / "tone-1", out=tmp_path / "x.safetensors"))
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_weights_are_found_in_the_folder_of_runs(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VESTIGE_RUNS", str(tmp_path))
+    assert default_weights("ucf") is None
+    place = tmp_path / "ucf" / "all" / "0"
+    place.mkdir(parents=True)
+    shutil.copyfile(kit / "detector.safetensors", place / "ucf.safetensors")
+    assert default_weights("ucf") is None  # not finished
+    (place / "metrics.json").write_text("{}")
+    assert default_weights("ucf") == place / "ucf.safetensors"
+    assert UCF().side == 48
+
+
+def test_skewed_faces_have_the_share_that_is_asked_for() -> None:
+    faces = forged_faces("train", 32, 80)
+    faces = faces.take(faces.groups < 4)
+    found = skewed(faces, 0.7, 0)
+    first = (found.groups == 0).float().mean().item()
+    assert first == pytest.approx(0.7, abs=0.12)
+    assert len(found) % 5 == 0

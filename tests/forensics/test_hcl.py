@@ -11,15 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from vestige.app.verbs.learning import run
-from vestige.core.errors import UsageError
+from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import encode
 from vestige.core.subjects import ImageSubject
 from vestige.data.corruptions import KINDS, corrupt
 from vestige.forensics.hcl import (
     HCL,
-    GatedUNet,
     HCLNet,
-    HCLRestorer,
     WindowBlock,
     circle_loss,
     coarse_to_fine,
@@ -27,9 +25,14 @@ from vestige.forensics.hcl import (
     patch_labels,
     settled,
 )
+from vestige.forensics.hcl_restore import (
+    GatedUNet,
+    HCLRestoreNet,
+    HCLRestorer,
+    PartialConv,
+    restore_loss,
+)
 from vestige.nn.clustering import soft_spherical_kmeans
-
-ROOT = Path(__file__).parents[2]
 
 
 def net() -> HCLNet:
@@ -128,13 +131,75 @@ def test_it_learns_to_find_noise_and_the_restorer_fills_it() -> None:
     assert (mask & masks).sum() / (mask | masks).sum() > 0.6
     assert confidence.min() >= 0
     assert confidence.max() <= 1
+
+
+def restorer() -> HCLRestoreNet:
     torch.manual_seed(0)
-    restored = HCLRestorer(HCL(network), GatedUNet(8)).restore(images.numpy())
+    return HCLRestoreNet((8, 16, 32), (1, 1, 1), width=8)
+
+
+def test_a_gated_u_net_keeps_what_is_not_missing() -> None:
+    images, mask = torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32)
+    mask[..., 8:20, 8:20] = 1
+    for doubt in (False, True):
+        found = GatedUNet(8, doubt=doubt)(images, mask)
+        torch.testing.assert_close(found * (1 - mask), images * (1 - mask))
+
+
+def test_a_partial_convolution_does_not_see_what_is_missing() -> None:
+    torch.manual_seed(0)
+    layer, x, sound = PartialConv(2, 3), torch.randn(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
+    sound[..., 4:] = 0
+    other = torch.where(sound > 0, x, torch.full_like(x, 9.0))
+    (one, left), (two, _) = layer(x, sound), layer(other, sound)
+    torch.testing.assert_close(one, two)
+    assert left[..., 4].all()
+    assert not left[..., 5:].any()
+
+
+def test_windows_do_not_attend_to_what_is_missing() -> None:
+    torch.manual_seed(0)
+    block, x, missing = WindowBlock(8, 2, shifted=False).eval(), torch.randn(1, 8, 16, 16), torch.zeros(1, 1, 16, 16)
+    missing[..., :4, :4] = 1
+    other = torch.where(missing > 0, x + 3, x)
+    with torch.no_grad():
+        difference = (block(x, missing) - block(other, missing)).abs().amax(1)[0]
+    assert difference[4:, 4:].max() < 1e-5
+
+
+def test_detector_and_decoder_learn_together() -> None:
+    smooth = np.stack([np.full((3, 32, 32), v, np.float32) for v in (0.2, 0.4, 0.6, 0.8)])
+    made = [corrupt(x, "noise", seed=i) for i, x in enumerate(smooth)]
+    images, masks = (torch.from_numpy(np.stack(x)) for x in zip(*made, strict=True))
+    originals, network, generator = torch.from_numpy(smooth), restorer(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for step in range(40):
+        found = restore_loss(network, images, masks, originals, generator, blind=step % 4 == 3, samples=64, hard=32)
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+        losses.append(found["refined"].item())
+    assert not [name for name, p in network.named_parameters() if p.grad is None]
+    assert losses[-4] < 0.5 * losses[0]
+    system = HCLRestorer(network)
+    restored = system.restore(images.numpy(), masks.numpy())
     assert restored.shape == images.shape
-    assert restored.dtype == np.float32
-    only = HCLRestorer(HCL(network), GatedUNet(8), grow=0).restore(images.numpy(), masks.numpy())
-    outside = ~np.broadcast_to(masks.numpy(), only.shape)
-    np.testing.assert_array_equal(only[outside], images.numpy()[outside])
+    assert np.abs(restored - smooth).mean() < 0.5 * np.abs(images.numpy() - smooth).mean()
+    assert system.restore(images.numpy()).shape == images.shape
+
+
+def test_a_picture_of_any_size_changes_in_the_mask_alone() -> None:
+    image = np.random.default_rng(0).random((1, 3, 70, 101)).astype(np.float32)
+    mask = np.zeros((1, 1, 70, 101), bool)
+    mask[..., 20:40, 30:60] = True
+    found, where = HCLRestorer(restorer()).restore_whole(image, mask)
+    assert found.shape == image.shape
+    np.testing.assert_array_equal(where, mask)
+    np.testing.assert_array_equal(found[..., :20, :], image[..., :20, :])
+    assert (found[0][:, mask[0, 0]] != image[0][:, mask[0, 0]]).any()
+    with pytest.raises(InputError, match="vestige learn hcl_restore"):
+        HCLRestorer()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -172,13 +237,21 @@ def test_sound_pictures_teach_the_judge_alone() -> None:
 
 def test_the_recipe_trains_and_saves_an_examiner(tmp_path: Path, photo: np.ndarray) -> None:
     words = ["steps=2", "batch_size=4", "log_every=1", "limit=16", "dims=8,16,32"]
-    path = ROOT / "recipes/forensics/hcl.py"
-    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    assert run("hcl", tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
     figures = json.loads((tmp_path / "metrics.json").read_text())["validation"]
     assert {f"{kind}_{what}" for kind in KINDS for what in ("iou", "auroc")} < set(figures)
     found = HCL(weights=tmp_path / "hcl.safetensors").find(ImageSubject(encode(photo[:160, :160], "PNG")))
     assert found.applies
     assert found.map is not None
+
+
+@pytest.mark.parametrize(("recipe", "variant"), [("hcl", "unet"), ("hcl", "other"), ("hcl_restore", "vcnet")])
+def test_arms_are_judged_on_every_kind_of_cover(tmp_path: Path, recipe: str, variant: str) -> None:
+    words = ["steps=2", "batch_size=2", "log_every=1", "limit=16", "dims=8,16,32"]
+    assert run(recipe, tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True, variant=variant) == 0
+    figures = json.loads((tmp_path / "metrics.json").read_text())["evaluation"]
+    key = "each psnr found" if recipe == "hcl_restore" else "each iou"
+    assert all(len(figures[f"{key}, {kind}"]) == 4 for kind in KINDS)
 
 
 def test_shipped_weights_find_what_covers_a_photograph(photo: np.ndarray) -> None:

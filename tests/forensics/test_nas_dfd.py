@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vestige.claims.forensics.nas_dfd import CHANNELS, LAYERS, XceptionSmall
+from vestige.bench.forensics.face_detectors import XceptionSmall
 from vestige.core.errors import InputError, UsageError
 from vestige.forensics.nas_dfd import CDCSpace, NasDFD, build, importance, search
 from vestige.nn.darts import EDGES, KINDS, Genotype, SuperNetwork, channel_shuffle
 from vestige.nn.residual import CentralDifferenceConv2d
+from vestige.recipes.forensics.nas_dfd import CHANNELS, LAYERS
 
 SMALL = CDCSpace((0.0, 0.7))
 

@@ -12,8 +12,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from vestige.app.verbs.learning import run
+from vestige.claims.forensics.sear import VERSIONS
 from vestige.core.errors import UsageError
-from vestige.forensics.sear import SEAR, Concealer, Supervisor, give_away, mask_logits, sear_loss
+from vestige.forensics.sear import (
+    SEAR,
+    Concealer,
+    MagnitudeWeight,
+    Supervisor,
+    give_away,
+    mask_logits,
+    sear_loss,
+)
 
 
 def pictures(n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,9 +135,23 @@ def test_pictures_of_any_size_are_attacked_with_the_shipped_weights(photo: np.nd
     np.testing.assert_array_equal(tensor.numpy(), hidden)
 
 
-def test_the_recipe_trains_and_saves_a_concealer(tmp_path: Path) -> None:
-    words = ["steps=2", "localiser=2", "count=16", "limit=16", "width=0.0625", "log_every=1"]
-    path = Path(__file__).parents[2] / "recipes/forensics/sear.py"
-    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
-    assert {"f1", "f1_concealed", "psnr"} <= set(json.loads((tmp_path / "metrics.json").read_text())["validation"])
-    assert (tmp_path / "sear.safetensors").is_file()
+def test_the_weight_follows_the_decibels() -> None:
+    weight = MagnitudeWeight(1.0, 40.0)
+    weight.follow(torch.tensor(0.1))
+    assert weight.value > 1
+    again = MagnitudeWeight(1.0, 40.0)
+    again.load_state_dict(weight.state_dict())
+    again.follow(torch.tensor(0.0))
+    assert again.value == 1
+    constant = MagnitudeWeight(5.0, 0.0)
+    constant.follow(torch.tensor(1.0))
+    assert constant.value == 5
+
+
+def test_the_contest_runs_and_judges_every_attack(tmp_path: Path) -> None:
+    words = ["steps=2", "localiser=2", "count=16", "limit=16", "width=0.0625", "log_every=1", "validate_every=0"]
+    assert run("sear", tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    figures = json.loads((tmp_path / "metrics.json").read_text())["evaluation"]
+    for name in VERSIONS:
+        assert len(figures[f"each f1, {name}, unseen"]) == 16
+    assert SEAR(weights=tmp_path / "sear.safetensors").attack(torch.rand(1, 3, 20, 24)).shape == (1, 3, 20, 24)

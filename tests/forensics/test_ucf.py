@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vestige.claims.forensics.ucf import PlainNet, core_loss, self_blended
+from vestige.bench.forensics.face_detectors import PlainNet, core_loss, self_blended
 from vestige.core.errors import UsageError
 from vestige.forensics import ucf
 from vestige.forensics.ucf import UCF, UCFNet, adain, triplet, ucf_loss

@@ -25,7 +25,7 @@ Figures = Mapping[str, Any]
 
 
 def better(ours: Sequence[Figures], theirs: Sequence[Figures], shuffled: Figures, floor: float, test: str) -> Margin:
-    """F1 of every edited picture ahead of the rival's; what shuffled masks reach above marking every pixel is nothing."""
+    """F1 of every edited picture ahead of the rival's; what shuffled masks reach above marking all is nothing."""
     null = max(0.0, float(shuffled[f"f1, {test}"]) - floor)
     each, other = ([f[f"each f1, {test}"] for f in found] for found in (ours, theirs))
     return over_pictures(each, other, null)

@@ -149,7 +149,7 @@ def _groups(folder: Path) -> dict[str, list[np.ndarray]]:
         if len(parts) < 2 or (len(parts) > 2 and parts[-2] != REAL):
             continue
         found.setdefault(parts[-3] if len(parts) > 2 else parts[-2], []).append(item.subject().pixels)
-    if len(found) < 2:
+    if len(found) < 2 or REAL in found:
         raise InputError(f"{folder} needs two folders of real pictures at least, one for each group.")
     return found
 
