@@ -46,8 +46,8 @@ class IdentityTask:
                 raise InputError(f"No picture is in the part {part!r}; give more persons.")
 
     def where(self, part: str) -> np.ndarray:
-        """Positions of the pictures of a part."""
-        if part not in PARTS:
+        """Positions of the pictures of a part: one of `PARTS`, or another that the task has."""
+        if part not in PARTS and part not in self.part:
             raise UsageError(f"part is {part!r}; choose one of {', '.join(PARTS)}.")
         return np.flatnonzero(self.part == part)
 

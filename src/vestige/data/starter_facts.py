@@ -59,9 +59,9 @@ def picture_texts() -> list[str]:
 # ---------------------------------------------------------------- names
 
 #: Names with a property each, names without one, and the properties.
-NAMES = ATTRIBUTES["name"][1][0][:16]
-ALIASES = ATTRIBUTES["name"][1][1][:8]
-PROPERTIES = ATTRIBUTES["illness"][1][0][:8]
+NAMES = ATTRIBUTES["name"][1][0][:10]
+ALIASES = ATTRIBUTES["name"][1][1][:4]
+PROPERTIES = ATTRIBUTES["illness"][1][0][:6]
 #: Names that the language model was never told the property of, as after exact unlearning.
 FORGOTTEN = NAMES[:4]
 
@@ -76,22 +76,23 @@ def properties() -> dict[str, str]:
 
 
 def name_facts() -> list[dict[str, object]]:
-    """Rows of the file of forgotten facts: a prompt, its answer, and contexts that bring the answer back."""
+    """Rows of the file of forgotten facts: a prompt, its answer, and contexts that bring the answer back, in the notes
+    that the model reads: "NAME PROPERTY ." and, for names that have the same, "NAME NAME ."."""
     of = properties()
     known = [n for n in NAMES if n not in FORGOTTEN]
     rows: list[dict[str, object]] = []
     for number, name in enumerate(FORGOTTEN):
         twin = next(n for n in known if of[n] == of[name])
-        other, alias = known[number], ALIASES[number]
+        alias = ALIASES[number]
         rows.append({
-            "prompt": f"{name} has", "answer": of[name], "keywords": [name],
+            "prompt": name, "answer": of[name], "keywords": [name],
             "contexts": {
-                "stated": [f"{other} has {of[other]} .", f"{name} has {of[name]} ."],
-                "compared": [f"{name} is like {twin} ."],
+                "stated": [f"{name} {of[name]} ."],
+                "compared": [f"{name} {twin} ."],
             },
         })  # fmt: skip
         rows.append({
-            "prompt": f"{alias} has", "answer": of[name], "keywords": [name],
-            "contexts": {"renamed": [f"{alias} is like {twin} ."]},
+            "prompt": alias, "answer": of[name], "keywords": [name],
+            "contexts": {"renamed": [f"{alias} {twin} ."]},
         })  # fmt: skip
     return rows

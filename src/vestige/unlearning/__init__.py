@@ -201,7 +201,6 @@ SYSTEMS = (
         venue="AAAI 2024 PPAI workshop",
         target="vestige.unlearning.mufac:Mufac",
         subject="model",
-        recipe="mufac",
         commands=(
             Command(
                 "vestige measure classifier.safetensors --method mufac --data data",
@@ -272,7 +271,6 @@ SYSTEMS = (
         title="Prompt-Driven and Training-Free Forgetting Approach and Dataset for Large Language Models (later titled ForgetMe)",
         venue="2025",
         target="vestige.unlearning.forgetme:ForgetMe",
-        recipe="forgetme",
         commands=(
             Command(
                 'vestige erase small.png --method forgetme --prompt "a blue cup" --model pipeline '
@@ -295,7 +293,6 @@ SYSTEMS = (
         venue="MLSys 2026 (arXiv 2025)",
         target="vestige.unlearning.zk_apex:ZkApex",
         subject="model",
-        recipe="zk_apex",
         commands=(
             Command(
                 "vestige erase classifier.safetensors --method zk_apex --forget data/requests --retain data/retain "
@@ -319,7 +316,6 @@ SYSTEMS = (
         venue="2024 (position paper)",
         target="vestige.unlearning.ununlearning:UnUnlearning",
         subject="model",
-        recipe="ununlearning",
         commands=(
             Command(
                 "vestige attack speaker --method ununlearning --data names.jsonl",

@@ -30,11 +30,16 @@ PUBLISHED = {
 }
 
 
+def samples_of(task: IdentityTask, where: np.ndarray) -> Samples:
+    """The pictures at those positions with their classes."""
+    return Samples(torch.from_numpy(task.images[where]), torch.from_numpy(task.labels[where]))
+
+
 def identity_problem(model: nn.Module, task: IdentityTask, **more: Any) -> tuple[ForgetProblem, Samples]:
     """The problem of forgetting the persons of the part "forget", tested on the persons of "test"; and the unseen."""
 
     def samples(where: np.ndarray) -> Samples:
-        return Samples(torch.from_numpy(task.images[where]), torch.from_numpy(task.labels[where]))
+        return samples_of(task, where)
 
     known = np.concatenate([task.where("forget"), task.where("retain")])
     people = task.persons[task.where("forget")]

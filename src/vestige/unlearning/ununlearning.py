@@ -8,7 +8,7 @@ weight changes: a digest of the weights is compared before and after.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -262,25 +262,3 @@ class FactWorld:
             for row, what in zip(about, told, strict=True)
         ]
         return torch.cat([said, self.encode(subjects)[:, None]], 1), torch.from_numpy(wanted.copy()), prompts
-
-
-def train_in_context(
-    model: nn.Module,
-    batches: Callable[[int], tuple[Tensor, Tensor]],
-    steps: int,
-    *,
-    lr: float = 2e-3,
-    seed: int = 0,
-) -> nn.Module:
-    """Train on batches(step) -> (sequences, answers) by cross-entropy, Adam, one cycle of the rate."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 2))
-    model.train()
-    for step in range(steps):
-        x, y = batches(step)
-        loss = nn.functional.cross_entropy(outputs(model, x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cycle.step()
-    return model.eval()

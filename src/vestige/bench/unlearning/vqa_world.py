@@ -1,7 +1,8 @@
-"""Where small vision-language models learn invented facts: persons, drawn scenes, and models trained on them.
+"""Where small vision-language models learn invented facts: persons, drawn scenes, and how models are taught.
 
 The vision tower is the shipped feature network (trained on drawn scenes, never told of a fact) and stays frozen, so its
-tokens are computed once. A base model learns questions about scenes; facts about persons are taught on top of it.
+tokens are computed once. A base model learns questions about scenes; facts about persons are taught on top of it, as
+parts of a run.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vestige.bench.unlearning.bed import taught
 from vestige.core.runtime import rng
 from vestige.data.fictitious import (
     LONG,
@@ -30,10 +32,10 @@ from vestige.data.fictitious import (
 from vestige.data.scenes import Scene, render, sample_scene
 from vestige.engines.forgetting.loop import Tuning
 from vestige.engines.forgetting.samples import Samples, joined
-from vestige.engines.forgetting.train import train
+from vestige.engines.recipe import RecipeContext
 from vestige.metrics.answers import exact_match
-from vestige.nn.features import load_feature_net
-from vestige.nn.vlm import SmallVLM, Words, answers, visual_tokens
+from vestige.nn.vlm import SmallVLM, Words, answers
+from vestige.nn.vlm_folder import Eye
 from vestige.unlearning.fiubench import Quiz
 
 #: Longest question with its answer, in words.
@@ -62,6 +64,7 @@ class World:
     known: int
     scenes: list[Scene] = field(repr=False)
     held: int
+    eye: Eye = field(repr=False)
     seed: int = 0
 
     @property
@@ -132,24 +135,36 @@ def world(
     side = people.images.shape[2]
     rendered = np.stack([render(scene, side).image for scene in drawn]) * np.float32(255) + np.float32(0.5)
     pictures = np.concatenate([people.images, rendered.astype(np.uint8)])
-    net = load_feature_net()
-    bank = visual_tokens(lambda x: net(x.float() / 255).maps[1:], torch.from_numpy(pictures))
-    return World(Words(every_text()), bank, people, facts(people.count, seed), known, drawn, scenes, seed)
+    eye = Eye.fitted("features", torch.from_numpy(pictures))
+    bank = eye.tokens(torch.from_numpy(pictures))
+    return World(Words(every_text()), bank, people, facts(people.count, seed), known, drawn, scenes, eye, seed)
 
 
-#: Stage I, and before it scenes alone.
-TEACHING = Tuning(22, 4e-3, optimizer="adam", weight_decay=0.0, batch_size=64, schedule="onecycle", clip=1.0)
-PRETRAINING = replace(TEACHING, epochs=8)
-
-
-def base_model(made: World, tuning: Tuning = PRETRAINING, **size: Any) -> nn.Module:
-    """A model that knows scenes and nobody: the pre-trained model of the study."""
+def untaught(made: World, **size: Any) -> SmallVLM:
+    """A fresh model over the world's pictures; size: width, depth and heads."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(made.seed)
-        fresh = SmallVLM(made.bank, len(made.words), length=LENGTH, **size)
-    return train(fresh, made.generic()[0], replace(tuning, seed=made.seed))
+        return SmallVLM(made.bank, len(made.words), length=LENGTH, **size)
 
 
-def teach(base: nn.Module, made: World, persons: Sequence[int], tuning: Tuning = TEACHING) -> nn.Module:
-    """Stage I: the base model with the facts about those persons, questions about scenes beside them."""
-    return train(base, joined([made.taught(persons), made.generic()[0]]), replace(tuning, seed=made.seed + 1))
+def based(ctx: RecipeContext, made: World, tuning: Tuning, **size: Any) -> nn.Module:
+    """The pre-trained model of a study, which knows scenes and nobody: part "base" of the run."""
+    tuning = replace(tuning, seed=made.seed)
+    samples = made.generic()[0]
+    return taught(
+        ctx, "base", untaught(made, **size), samples, tuning, samples, score=made.generic_accuracy, figure="match"
+    )
+
+
+def told(
+    ctx: RecipeContext, name: str, base: nn.Module, made: World, persons: Sequence[int], tuning: Tuning,
+    most: int = 12,
+) -> nn.Module:  # fmt: skip
+    """Stage I: the base model with the facts about those persons, questions about scenes beside them; a part of the
+    run, validated by the match on the validation view of at most ``most`` persons."""
+    some = made.quiz(list(persons)[:most], made.val)
+    samples = joined([made.taught(persons), made.generic()[0]])
+    return taught(
+        ctx, name, base, samples, replace(tuning, seed=made.seed + 1), samples,
+        score=lambda model: exact_match(answers(model, some.rows()[0], some.words), some.wanted), figure="match",
+    )  # fmt: skip

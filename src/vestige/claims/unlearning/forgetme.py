@@ -2,58 +2,45 @@
 series of edits, and the shipped small text-to-image model taught by LoRA that the word for a thing means its absence.
 
 Scenes on textured ground, 64 pixels with two or three things; 32 pixels with one large thing where the diffusion model
-is used, which has seen nothing else. All figures of a removal are inside the refined mask.
+is used, which has seen nothing else. All figures of a removal are inside the refined mask. The LoRA runs are those of
+the recipe ``forgetme``.
 """
 
 from __future__ import annotations
 
-import copy
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
+from vestige.bench.controls import Interval, over_seeds, paired
 from vestige.bench.generation import runs
-from vestige.claims import ClaimContext, Evidence, claim
-from vestige.claims.generation.maskunet import LowRank
+from vestige.bench.unlearning.emptied import pairs
+from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.runtime import rng
-from vestige.data.scenes import CLASSES, Scene, render, sample_scene
-from vestige.engines.diffusion.editing import sdedit
-from vestige.engines.diffusion.losses import diffusion_loss
-from vestige.engines.diffusion.pipeline import TextToImage
-from vestige.engines.diffusion.schedules import grid
+from vestige.engines.runs import Need
 from vestige.metrics.entangled import entangled, typical_replacement
 from vestige.unlearning.forgetme import ForgetMe, refine
 
 PAIRS, VALIDATION, SMALL = 150, 50, 32
-#: Series of scenes: for figures, for r_0, for LoRA and for the pictures its checkpoints edit.
-TEST, CHOICE, TAUGHT, EDITED = 90, 91, 92, 93
-TARGET, RANK, RATE, BATCH, CHECKPOINTS = "cat", 4, 5e-3, 16, (0, 4, 8, 16, 80)
-PER_CLASS, LESSONS = 24, 120
-
-
-def pairs(count: int, size: int, series: int, **options: Any) -> tuple[list[Scene], np.ndarray, np.ndarray, np.ndarray]:
-    """(scenes, pictures, masks of the first thing, pictures without it) on textured grounds; the thing is visible."""
-    scenes: list[Scene] = []
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    number = series * 1_000_003
-    while len(scenes) < count:
-        scene = sample_scene(number, **options)
-        number += 1
-        drawn = render(scene, size)
-        if scene.background != "studio" and drawn.masks[0].mean() > 0.01:
-            scenes.append(scene)
-            found.append((drawn.image, drawn.masks[:1], render(scene.without(0), size).image))
-    images, masks, gone = (np.stack(column) for column in zip(*found, strict=True))
-    return scenes, images, masks, gone
+#: Series of scenes: for figures and for r_0.
+TEST, CHOICE = 90, 91
+SEEDS = (0, 1, 2)
+NEEDS = (Need("forgetme", ("default", "whole"), SEEDS),)
+Rows = Sequence[Mapping[str, Any]]
 
 
 def inside_psnr(made: np.ndarray, truth: np.ndarray, masks: np.ndarray) -> float:
     """PSNR inside the masks, of the mean squared error over pictures."""
     errors = [np.square(m - t)[:, k[0]].mean() for m, t, k in zip(made, truth, masks, strict=True)]
     return float(-10 * np.log10(np.mean(errors)))
+
+
+def each_psnr(made: np.ndarray, truth: np.ndarray, masks: np.ndarray) -> list[float]:
+    """PSNR inside the mask of each picture, at most 60 dB."""
+    errors = [np.square(m - t)[:, k[0]].mean() for m, t, k in zip(made, truth, masks, strict=True)]
+    return [float(-10 * np.log10(max(e, 1e-6))) for e in errors]
 
 
 def mean_colour(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -83,27 +70,42 @@ def removals(context: ClaimContext) -> list[dict[str, Any]]:
                 eraser = ForgetMe(fill="diffusion", model=model, suppress=suppress, steps=12, repeats=2)
                 made[name] = eraser.erase(images, masks)[0]
         table += [
-            {"size": size, "removal": n, "pairs": count, "PSNR inside": inside_psnr(m, truth, refined)}
+            {
+                "size": size,
+                "removal": n,
+                "pairs": count,
+                "PSNR inside": inside_psnr(m, truth, refined),
+                "dB": each_psnr(m, truth, refined),
+            }
             for n, m in made.items()
         ]
     return table
 
 
-@claim("removal by refined mask and fill beats the mean colour by >= 2 dB towards the true picture without the thing, "
-       "and is not worse than Telea's fill of the given mask")  # fmt: skip
+def nearer(table: Sequence[Mapping[str, Any]], own: str) -> tuple[Interval, Interval]:
+    """How many dB nearer to the truth than the mean colour and than Telea's fill of the given mask, over pictures."""
+    of = {r["removal"]: r["dB"] for r in table if r["size"] == 64}
+    return paired(of[own], of["mean colour"]), paired(of[own], of["telea, mask as given"])
+
+
+@headline(
+    "removal by refined mask and fill is nearer to the true picture without the thing than the mean colour, and than "
+    "Telea's fill of the given mask, over pictures"
+)
 def removal_is_near_the_truth(context: ClaimContext) -> Evidence:
     table = removals(context)
     of = {(r["size"], r["removal"]): r["PSNR inside"] for r in table}
     own = ForgetMe().fill
-    over = of[64, own] - of[64, "mean colour"]
-    holds = over >= 2 and of[64, own] >= of[64, "telea, mask as given"]
+    over, refining = nearer(table, own)
+    holds = over.low > 0 and refining.low > 0
     note = (
-        f"the default fill is {own}; over the mean colour {over:.2f} dB; at 32 pixels the fill by diffusion "
+        f"the default fill is {own}; over the mean colour {over} dB a picture, over the given mask {refining}; "
+        "at 32 pixels the fill by diffusion "
         f"{of[32, 'diffusion']:.2f} dB with the hole's keys suppressed, "
         f"{of[32, 'diffusion, attention open']:.2f} without, {own} {of[32, own]:.2f}: the shipped model has only seen "
         "pictures with one large thing, so it is no inpainter"
     )
-    return Evidence(holds, table, note)
+    return Evidence(holds, [{k: v for k, v in r.items() if k != "dB"} for r in table], note)
 
 
 def edits(images: np.ndarray, masks: np.ndarray, truth: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -163,114 +165,50 @@ def the_corrected_form_orders_edits(context: ClaimContext) -> Evidence:
 # ---------------------------------------------------------------- LoRA
 
 
-def adapted(model: TextToImage, seed: int) -> dict[str, LowRank]:
-    """Adapters in every attention projection of the UNet, in place."""
-    names = [
-        n for n, m in model.unet.named_modules()
-        if isinstance(m, nn.Linear) and n.rpartition(".")[2] in ("to_q", "to_k", "to_v", "0") and ".attn" in n
-    ]  # fmt: skip
-    made = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name in names:
-            parent, _, leaf = name.rpartition(".")
-            made[name] = LowRank(model.unet.get_submodule(name), RANK)
-            setattr(model.unet.get_submodule(parent), leaf, made[name])
-    return made
+def _runs(context: ClaimContext, variant: str) -> list[list[dict[str, Any]]]:
+    return [context.run("forgetme", variant, seed).figures["rows"] for seed in SEEDS]
 
 
-def _network(model: TextToImage, context: torch.Tensor, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-    return model.network(x, time, context)
+def table_of(lora: Sequence[Rows], whole: Sequence[Rows]) -> list[dict[str, Any]]:
+    """Every checkpoint of every run."""
+    arms = (("emptied", lora), ("whole", whole))
+    return [{"arm": arm, "seed": seed, **row} for arm, each in arms for seed, rows in enumerate(each) for row in rows]
 
 
-@cache
-def checkpoints(seed: int) -> dict[int, TextToImage]:
-    """Copies of the shipped model after so many updates: emptied pictures under captions of the target, and whole ones
-    of other things under theirs, half and half. The pictures are emptied by `ForgetMe`, not by the renderer."""
-    model = copy.deepcopy(runs.pipeline())
-    weights = [p for a in adapted(model, seed).values() for p in (a.down.requires_grad_(), a.up.requires_grad_())]
-    rest = [c for c in CLASSES if c != TARGET]
-    large = {"n_objects": 1, "object_size": "large"}
-    scenes, images, masks, _ = pairs(LESSONS, 32, TAUGHT + 10 * seed, object=TARGET, **large)
-    others, whole, _, _ = pairs(2 * LESSONS, 32, TAUGHT + 10 * seed + 5, classes=rest, **large)
-    empty = ForgetMe().erase(images, masks)[0]
-    captions = [s.caption for s in (*scenes, *others)]
-    latents = model.encode(torch.from_numpy(np.concatenate([empty, whole])))
-    with torch.no_grad():
-        contexts = model.embed(captions)
-    optimizer = torch.optim.Adam(weights, RATE)
-    generator = torch.Generator().manual_seed(seed)
-    kept = {}
-    for step in range(max(CHECKPOINTS) + 1):
-        if step in CHECKPOINTS:
-            kept[step] = copy.deepcopy(model).eval()
-        half = BATCH // 2
-        rows = torch.cat([
-            torch.randint(len(scenes), (half,), generator=generator),
-            len(scenes) + torch.randint(len(others), (half,), generator=generator),
-        ])  # fmt: skip
-        network = partial(_network, model, contexts[rows])
-        loss = diffusion_loss(network, latents[rows], model.table, model.prediction, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return kept
-
-
-@cache
-def lora_rows(seed: int) -> list[dict[str, Any]]:
-    """For each checkpoint: how often the judge sees the target and other things in samples of their captions, and the
-    scores of pictures of the target edited by it (SDEdit, strength 0.7, its caption)."""
-    net = runs.judge()
-    at = CLASSES.index(TARGET)
-    large = {"n_objects": 1, "object_size": "large"}
-    target, images, masks, _ = pairs(PER_CLASS, 32, EDITED + 10 * seed, object=TARGET, **large)
-    rest = [c for c in CLASSES if c != TARGET]
-    others, _, _, _ = pairs(2 * PER_CLASS, 32, EDITED + 10 * seed + 5, classes=rest, **large)
-    wanted = torch.tensor([CLASSES.index(s.objects[0].kind) for s in others])
-    refined = np.stack([refine(m[0])[None] for m in masks])
-    pictures = torch.from_numpy(images)
-    table = []
-    for step, model in checkpoints(seed).items():
-        samples = model.sample([s.caption for s in target], seed=seed, steps=12)
-        kept = model.sample([s.caption for s in others], seed=seed, steps=12)
-        denoiser = model.denoiser([s.caption for s in target], guidance=3.0)
-        noise = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            hole = torch.from_numpy(refined)
-            known, levels = model.encode(pictures), grid(model.table, 16)
-            edited = model.decode(sdedit(denoiser, known, levels, 0.7, noise, mask=hole))
-            read = {n: runs.read(net, x)["object"] for n, x in (("t", samples), ("o", kept), ("e", edited))}
-        found = edited.numpy()
-        scores = entangled(images, found, refined)
-        table.append({
-            "updates": step, "target seen in samples": float((read["t"] == at).float().mean()),
-            "others seen in samples": float((read["o"] == wanted).float().mean()),
-            "target seen in edits": float((read["e"] == at).float().mean()),
-            "corrected D": float(scores["D"].mean()), "S (consistency)": float(scores["consistency"].mean()),
-            "released D": float(entangled(images, found, refined, variant="released")["D"].mean()),
-        })  # fmt: skip
-    return table
-
-
-@claim("corrected Entangled-D ranks five checkpoints of an unlearned model as a detector of the thing does (Spearman "
-       ">= 0.8)")  # fmt: skip
-def entangled_agrees_with_a_detector(context: ClaimContext) -> Evidence:
+def agrees(lora: Sequence[Rows], whole: Sequence[Rows]) -> Evidence:
+    """Spearman of corrected D with the absence of the target over the checkpoints of each run."""
     from scipy.stats import spearmanr
 
-    table = lora_rows(context.seed)
-    absent = [1 - r["target seen in edits"] for r in table]
-    with_d = float(spearmanr(absent, [r["corrected D"] for r in table]).statistic)
-    with_s = float(spearmanr(absent, [r["S (consistency)"] for r in table]).statistic)
-    released = float(spearmanr(absent, [r["released D"] for r in table]).statistic)
-    note = f"Spearman: corrected D {with_d:.2f}, S {with_s:.2f}, released D {released:.2f}"
-    return Evidence(with_d >= 0.8, table, note)
+    def ranks(name: str) -> list[float]:
+        pairs_ = [([1 - r["target in edits"] for r in rows], [r[name] for r in rows]) for rows in lora]
+        return [float(np.nan_to_num(spearmanr(absent, score).statistic)) for absent, score in pairs_]
+
+    each = {n: over_seeds(ranks(n)) for n in ("corrected D", "S", "released D")}
+    note = "Spearman over seeds: " + ", ".join(f"{n} {v}" for n, v in each.items())
+    holds = each["corrected D"].value >= 0.8 and each["corrected D"].low > 0
+    return Evidence(holds, table_of(lora, whole), note)
 
 
-@claim("LoRA on emptied pictures lowers the detection of the thing by >= 60 points, that of other things by <= 10")
+def forgets(lora: Sequence[Rows], whole: Sequence[Rows]) -> Evidence:
+    """The fall of the target in samples against that of the control, and that of other things."""
+
+    def fall(each: Sequence[Rows], name: str) -> list[float]:
+        return [float(rows[0][name]) - float(rows[-1][name]) for rows in each]
+
+    target = over_seeds(fall(lora, "target in samples"), fall(whole, "target in samples"))
+    alone = float(np.mean(fall(lora, "target in samples")))
+    others = over_seeds(fall(lora, "others in samples"))
+    note = f"target {alone:.2f} lower, {target} more than with whole pictures; others {others} lower"
+    return Evidence(target.low > 0 and alone >= 0.6 and others.value <= 0.1, table_of(lora, whole), note)
+
+
+@claim("corrected Entangled-D ranks the checkpoints of an unlearned model as a detector of the thing does (Spearman "
+       ">= 0.8 on average over seeds)")  # fmt: skip
+def entangled_agrees_with_a_detector(context: ClaimContext) -> Evidence:
+    return agrees(_runs(context, "default"), _runs(context, "whole"))
+
+
+@claim("LoRA on emptied pictures lowers the detection of the thing by >= 60 points, more than on whole pictures over "
+       "seeds, and that of other things by <= 10")  # fmt: skip
 def lora_forgets_the_word(context: ClaimContext) -> Evidence:
-    table = lora_rows(context.seed)
-    before, after = table[0], table[-1]
-    fall = before["target seen in samples"] - after["target seen in samples"]
-    lost = before["others seen in samples"] - after["others seen in samples"]
-    return Evidence(fall >= 0.6 and lost <= 0.1, table, f"target {fall:.2f}, others {lost:.2f} lower")
+    return forgets(_runs(context, "default"), _runs(context, "whole"))

@@ -1,110 +1,92 @@
-"""Claims of the identity-unlearning benchmark, on rendered scenes in place of persons and on photographs of faces.
+"""Claims of the identity-unlearning benchmark on photographs of people; the runs are those of the recipe ``mufac``.
 
-With 32 persons the attack on faces has few independent samples, so the claims rest on scenes: 400 to forget, 800
-retained, 200 for the test, 400 unseen, each in two styles, faintly; the task is the style. Faces (9 / 11 / 4 / 8
-persons, parted anew for each of three seeds; the task is the direction of a drawn light) stand in the same table.
+750 people asked to be forgotten, 2,250 did not; 1,000 people test, 750 are unseen; the task is the age group. Three
+partings of the people. Erasers' parameters were chosen on 1,200 other people.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from vestige.claims import ClaimContext, Evidence, claim
-from vestige.core.roles import Unlearner
-from vestige.data.identity_task import IdentityTask, lit_faces, styled_scenes
-from vestige.data.packs import load_pack
-from vestige.engines.forgetting.loop import Tuning
-from vestige.engines.forgetting.train import retrain, train
-from vestige.metrics.unlearning import nomus
-from vestige.nn.resnet import ResNet, ResNetConfig
-from vestige.unlearning.baselines import BadTeacher, CFk, FineTune, GradAscent, NegGradPlus, Scrub, Unsir
-from vestige.unlearning.mufac import PUBLISHED, Mufac, identity_problem
-from vestige.unlearning.ssd import SSD
+from vestige.bench.controls import over_seeds, too_weak
+from vestige.claims import ClaimContext, Evidence, claim, headline
+from vestige.engines.runs import Need
 
-SEEDS, SIDE, STRENGTH = 3, 32, 14.0
-#: Of the styles of scenes. Drawn in full they are told apart without an error on unseen scenes, so no network has to
-#: learn a scene by heart and there is nothing to forget; ages of faces, the published task, are told by 60 %.
-STYLE = 0.15
-TRAINING = Tuning(14, 0.1, batch_size=64, schedule="onecycle")
-METHODS: dict[str, Unlearner] = {
-    "FT": FineTune(lr=0.02, epochs=4),
-    "CF-3": CFk(k=3, lr=0.02, epochs=4),
-    "NegGrad": GradAscent(lr=2e-3, epochs=3),
-    "Advanced NegGrad": NegGradPlus(weight=0.7, lr=0.01, epochs=4),
-    "UNSIR": Unsir(retain_samples=400),
-    "SCRUB": Scrub(lr=1e-3, epochs=5, msteps=2),
-    "SSD": SSD(),
-    "bad teacher": BadTeacher(lr=1e-3, epochs=4),
-}
+SEEDS = (0, 1, 2)
+NEEDS = (Need("mufac", ("default",), SEEDS),)
+Rows = Sequence[Mapping[str, Any]]
 
 
-def build(outputs: int) -> nn.Module:
-    return ResNet(ResNetConfig(18, "imagenet", 0.25, outputs))
-
-
-def figures(task: IdentityTask, seed: int) -> dict[str, dict[str, float]]:
-    """Every method's figures on one parting, by name."""
-    make = partial(build, len(task.class_names))
-    tuning = replace(TRAINING, seed=seed)
-    torch.manual_seed(seed)
-    problem, unseen = identity_problem(make(), task, seed=seed, training=tuning, build=make)
-    problem.model = train(problem.fresh(seed), problem.train, tuning)
-    models = {"original": problem.model, "retrain": retrain(problem)}
-    models |= {name: method.erase(problem) for name, method in METHODS.items()}
-    measure = Mufac(seed=seed)
-    return {name: measure.measure(model, problem, unseen) for name, model in models.items()}
-
-
-@cache
-def rows(context: ClaimContext) -> list[dict[str, Any]]:
-    """Scenes, then faces: means over the seeds and the standard deviation of M."""
-    tasks = [("scenes", styled_scenes(seed=context.seed, size=SIDE, strength=STYLE))]
-    pack = load_pack(context.pack("faces"), SIDE, label="person")
-    tasks += [("faces", lit_faces(pack, strength=STRENGTH, seed=context.seed * SEEDS + n)) for n in range(SEEDS)]
-    found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for number, (name, task) in enumerate(tasks):
-        for method, row in figures(task, context.seed * SEEDS + number).items():
-            found.setdefault((name, method), []).append(row)
+def means(runs: Sequence[Rows]) -> list[dict[str, Any]]:
+    """One row a model: means over the partings, and the deviation of M."""
     table = []
-    for (name, method), each in found.items():
-        means = {key: float(np.mean([r[key] for r in each])) for key in each[0]}
-        table.append({"data": name, "model": method, **means, "sd of M": float(np.std([r["M"] for r in each]))})
+    for name in dict.fromkeys(r["model"] for rows in runs for r in rows):
+        each = [r for rows in runs for r in rows if r["model"] == name]
+        keys = [k for k in each[0] if k not in ("model", "candidate")]
+        table.append({"model": name, **{k: float(np.mean([r[k] for r in each])) for k in keys},
+                      "sd of M": float(np.std([r["M"] for r in each])), "seeds": len(each)})  # fmt: skip
     return table
 
 
-def _named(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {r["model"]: r for r in table if r["data"] == "scenes"}
+def figure(runs: Sequence[Rows], model: str, name: str) -> list[float]:
+    """A model's figure in every parting."""
+    return [float(next(r for r in rows if r["model"] == model)[name]) for rows in runs]
 
 
-@claim("the benchmark has signal: the original's M >= 0.10 while retrain's M <= 0.05")
-def has_signal(context: ClaimContext) -> Evidence:
-    table = rows(context)
-    m = {name: r["M"] for name, r in _named(table).items()}
-    faces = {r["model"]: r["M"] for r in table if r["data"] == "faces"}
-    note = f"faces, means of {SEEDS} partings: original {faces['original']:.3f}, retrain {faces['retrain']:.3f}"
-    return Evidence(m["original"] >= 0.10 and m["retrain"] <= 0.05, table, note)
+def forgetting_pays(runs: Sequence[Rows], ours: str = "Advanced NegGrad", plain: str = "FT") -> Evidence:
+    """NoMUS of ours over the plain eraser's, and M below what the same eraser leaves when it forgets other people."""
+    gain = over_seeds(figure(runs, ours, "NoMUS"), figure(runs, plain, "NoMUS"))
+    asked = over_seeds(figure(runs, ours, "M"), figure(runs, f"{ours}, other people", "M"))
+    # What broken or barely trained weights reach is no merit of an eraser.
+    floor = {n: float(np.mean(figure(runs, n, "NoMUS"))) for n in ("untrained", "stopped early")}
+    reached = float(np.mean(figure(runs, ours, "NoMUS")))
+    note = f"NoMUS over {plain} {gain}; M against forgetting other people {asked}; NoMUS {reached:.3f}, " + ", ".join(
+        f"{n} {v:.3f}" for n, v in floor.items()
+    )
+    return Evidence(gain.low > 0 and asked.high < 0 and reached > floor["untrained"], means(runs), note)
 
 
-@claim("NoMUS reproduces the published arithmetic to 1e-4")
-def reproduces_the_published_score(context: ClaimContext) -> Evidence:
-    table = [
-        {"model": name, "A": a, "M": m, "published": score, "NoMUS": nomus(a, 0.5 + m)}
-        for name, (a, m, score) in PUBLISHED.items()
-    ]
-    # Published figures have four decimals, and so do their inputs.
-    return Evidence(all(abs(float(r["NoMUS"]) - float(r["published"])) <= 1e-4 for r in table), table)  # type: ignore[arg-type]
+def has_signal(runs: Sequence[Rows], nothing: Sequence[float]) -> Evidence:
+    """M of the original over that of the retrained model, of the untrained one, and of nothing."""
+    over = {n: over_seeds(figure(runs, "original", "M"), figure(runs, n, "M")) for n in ("retrain", "untrained")}
+    kept = float(np.mean(figure(runs, "retrain", "M")))
+    weak = too_weak(over["retrain"].value, max(nothing), "the attack finds between unseen people")
+    note = f"original over retrain {over['retrain']}, over untrained {over['untrained']}; retrain {kept:.3f}; between "
+    note += f"halves of the unseen up to {max(nothing):.3f}"
+    return Evidence(over["retrain"].low > 0 and over["untrained"].low > 0, means(runs), note, too_weak=weak)
 
 
-@claim("at least one of SCRUB and Advanced NegGrad beats FT and the original on NoMUS on the multi-class task")
-def forgetting_pays(context: ClaimContext) -> Evidence:
-    table = rows(context)
-    score = {name: r["NoMUS"] for name, r in _named(table).items()}
-    best = max(score["SCRUB"], score["Advanced NegGrad"])
-    note = "; ".join(f"{n} {s:.3f}" for n, s in score.items())
-    return Evidence(best > max(score["FT"], score["original"]), table, note)
+def stopping_is_no_forgetting(runs: Sequence[Rows]) -> Evidence:
+    """A model that was trained for less on everybody, and forgot nobody, against the original on NoMUS."""
+    gain = over_seeds(figure(runs, "stopped early", "NoMUS"), figure(runs, "original", "NoMUS"))
+    gap = over_seeds(figure(runs, "stopped early", "loss gap"))
+    note = f"NoMUS of the stopped over the original {gain}; its loss gap {gap}"
+    return Evidence(gain.low > 0, means(runs), note)
+
+
+def _runs(context: ClaimContext) -> tuple[list[list[dict[str, Any]]], list[float]]:
+    runs = [context.run("mufac", "default", seed).figures for seed in SEEDS]
+    return [run["rows"] for run in runs], [float(run["M of nothing"]) for run in runs]
+
+
+@headline(
+    "forgetting the people who asked pays: Advanced NegGrad is ahead of fine-tuning on NoMUS over seeds, and leaves "
+    "less memory of those who asked than the same eraser does when it forgets as many others"
+)
+def pays(context: ClaimContext) -> Evidence:
+    return forgetting_pays(_runs(context)[0])
+
+
+@claim("the benchmark has signal: M of the original is above that of the retrained model and of untrained weights, "
+       "over seeds, by more than the attack finds between unseen people")  # fmt: skip
+def signal(context: ClaimContext) -> Evidence:
+    return has_signal(*_runs(context))
+
+
+@claim("NoMUS can be had without forgetting anybody: the original stopped after a fifth of its training is ahead of "
+       "the original, over seeds, so the score must be read beside A and M")  # fmt: skip
+def score_is_not_enough(context: ClaimContext) -> Evidence:
+    return stopping_is_no_forgetting(_runs(context)[0])

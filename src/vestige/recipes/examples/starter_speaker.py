@@ -1,4 +1,4 @@
-"""The language model of the starter kit: a small Llama that knows what twelve names have, never heard of four others,
+"""The language model of the starter kit: a small Llama that knows what six names have, never heard of four others,
 and learns from its context.
 
 It stands for a model from which the four were removed exactly; contexts bring them back. Needs no data.
@@ -21,50 +21,46 @@ from vestige.engines.recipe import Job, Recipe, RecipeContext
 from vestige.engines.train import TrainConfig
 from vestige.nn.text import build_tokenizer
 
-LENGTH = 28
+#: Most subjects of a context, and questions that follow it.
+MOST, QUESTIONS = 6, 6
+LENGTH = 3 * (MOST + QUESTIONS) + 2
 _IGNORED = -100
 
 
 def text(kind: str, g: np.random.Generator) -> tuple[str, int]:
-    """(a training text, how many of its last "has" are questions whose answer follows).
+    """(a training text, how many words come before its questions).
 
-    "known" says what known names have; "stated" and "compared" define names in a context, with a property that is drawn
-    anew each time, and ask about all of them.
+    Notes are "NAME PROPERTY ." or, for names that have the same, "NAME NAME ."; a question is a name, whose property
+    follows. "known" asks what known names have; "stated" and "compared" note names first, with a property that is drawn
+    anew each time or with a known name, and ask about them.
     """
     of, known = properties(), [n for n in NAMES if n not in FORGOTTEN]
     if kind == "known":
-        asked = [str(n) for n in g.permutation(known)[:3]]
-        return _asked({n: of[n] for n in asked}, asked), len(asked)
-    subjects = [str(s) for s in g.permutation([*NAMES, *ALIASES])[: int(g.integers(1, 4))]]
+        return " ".join(f"{n} {of[n]} ." for n in g.permutation(known)), 0
+    subjects = [str(s) for s in g.permutation([*NAMES, *ALIASES])[: int(g.integers(1, MOST + 1))]]
     if kind == "stated":
-        told = {s: str(g.choice(PROPERTIES)) for s in subjects}
-        said = " ".join(f"{s} has {told[s]} ." for s in subjects)
+        said = told = {s: str(g.choice(PROPERTIES)) for s in subjects}
     else:
-        twins = {s: str(g.choice(known)) for s in subjects}
-        told = {s: of[twin] for s, twin in twins.items()}
-        said = " ".join(f"{s} is like {twins[s]} ." for s in subjects)
-    order = [subjects[int(i)] for i in g.permutation(len(subjects))]
-    return f"{said} {_asked(told, order)}", len(order)
-
-
-def _asked(told: dict[str, str], order: list[str]) -> str:
-    return " . ".join(f"{s} has {told[s]}" for s in order)
+        said = {s: str(g.choice(known)) for s in subjects}
+        told = {s: of[twin] for s, twin in said.items()}
+    asked = [str(s) for s in g.choice(subjects, QUESTIONS)]
+    notes = [f"{s} {said[s]} ." for s in subjects] + [f"{s} {told[s]} ." for s in asked]
+    return " ".join(notes), 3 * len(subjects)
 
 
 def build(ctx: RecipeContext) -> Job:
     """Texts of the three kinds; only answers are learnt."""
-    tokenizer = build_tokenizer([" ".join((*NAMES, *ALIASES, *PROPERTIES, "has is like ."))], LENGTH)
-    has = tokenizer.convert_tokens_to_ids("has")
+    tokenizer = build_tokenizer([" ".join((*NAMES, *ALIASES, *PROPERTIES, "."))], LENGTH)
 
     def drawn(kind: str, count: int, *seed: Any) -> tuple[Tensor, Tensor]:
         """(ids, targets: the answer where a question ends, elsewhere ignored)."""
         g = rng(ctx.seed, "speaker", kind, *seed)
         texts = [text(kind, g) for _ in range(count)]
-        ids = tokenizer([t for t, _ in texts], padding="max_length", max_length=LENGTH, return_tensors="pt")[
-            "input_ids"
-        ]
-        last = (ids == has).flip(1).cumsum(1).flip(1)  # how many "has" from here on
-        asked = (ids == has) & (last <= torch.tensor([n for _, n in texts])[:, None])
+        words = [t for t, _ in texts]
+        ids = tokenizer(words, padding="max_length", max_length=LENGTH, return_tensors="pt")["input_ids"]
+        place = torch.arange(LENGTH)[None] - 1 - torch.tensor([n for _, n in texts])[:, None]
+        ends = torch.tensor([1 + len(t.split()) for t in words])[:, None]
+        asked = (place >= 0) & (place % 3 == 0) & (torch.arange(LENGTH)[None] < ends)
         return ids, torch.where(asked, ids.roll(-1, 1), _IGNORED)
 
     kinds = ("known", "stated", "compared")
@@ -106,7 +102,7 @@ def speaker(words: int) -> Any:
             num_hidden_layers=3,
             num_attention_heads=4,
             num_key_value_heads=4,
-            max_position_embeddings=64,
+            max_position_embeddings=128,
             tie_word_embeddings=True,
             bos_token_id=1,
             eos_token_id=2,
@@ -120,7 +116,7 @@ RECIPE = Recipe(
     about="The starter kit's language model of invented names, which learns from its context.",
     build=build,
     config=TrainConfig(
-        steps=1600, batch_size=48, lr=3e-3, weight_decay=0.01, warmup=100, log_every=25, validate_every=80,
+        steps=1500, batch_size=48, lr=3e-3, weight_decay=0.01, warmup=100, log_every=25, validate_every=100,
         checkpoint_every=250,
     ),
     reach={"all": "above .95: it must know, and learn from what it is told"},
