@@ -79,7 +79,7 @@ SYSTEMS = (
             Command(
                 "vestige attack photo.png --method robust_limits --set how=spoof --key kit.key -o out/spoofed.png",
                 "a picture without a mark",
-                "a picture that is read as marked by that key",
+                "a picture that dwt_dct_svd reads as marked with that key",
             ),
             Command(
                 "vestige measure made real --method robust_limits",

@@ -19,13 +19,15 @@ from vestige.engines import parts
 from vestige.engines.recipe import Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 
-_SIZES: dict[str, Any] = asdict(Settings())
+#: Sizes that are options; that of batches is a setting of training, and "steps" has another meaning there.
+_SIZES: dict[str, Any] = {name: size for name, size in asdict(Settings()).items() if name != "batch"}
+_NAMES = {"steps": "sampling_steps"}
 
 
 def perform(ctx: RecipeContext) -> dict[str, Any]:
     """{"cells": records of the grid, "upgrades": those of protections made again for the attack that breaks them}."""
     o, config = ctx.options, ctx.config
-    sizes = {name: type(default)(o[name]) for name, default in _SIZES.items() if name in o}
+    sizes = {name: type(default)(o[_NAMES.get(name, name)]) for name, default in _SIZES.items()}
     settings = Settings(**sizes, batch=config.batch_size)
     if int(o["seeds"]) < 2 or int(o["attacks"]) < 0:
         raise UsageError("The audit needs two seeds or more, and a number of attacks from 0 (all) on.")
@@ -44,7 +46,7 @@ RECIPE = Recipe(
     perform=perform,
     config=TrainConfig(batch_size=4),
     options={
-        "seeds": len(protocol.SEEDS), "attacks": 0, **{n: d for n, d in _SIZES.items() if n != "batch"},
+        "seeds": len(protocol.SEEDS), "attacks": 0, **{_NAMES.get(name, name): size for name, size in _SIZES.items()},
     },
     variants={"default": Variant("the whole grid")},
 )  # fmt: skip

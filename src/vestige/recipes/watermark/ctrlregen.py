@@ -7,8 +7,8 @@ scenes that comes with vestige; scenes to render, of these sizes of object in tu
 model's; low and high, thresholds of the edges; drop, the share of pictures that are shown without their caption;
 semantic and spatial, the weights of the controls, 0 to leave one out.
 
-Three quarters of a second of one core for an update, a quarter of an hour in all. Results: ctrlregen.safetensors in the run's folder, which the claims read and
-the command takes as ``--set controls=FILE``; the shipped file is a copy of one.
+Three quarters of a second of one core for an update, a quarter of an hour in all. Results: ctrlregen.safetensors in the
+run's folder, which the claims read and the command takes as ``--set controls=FILE``; the shipped file is a copy of one.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     vestige learn face_adv_watermark
 
-The pack "faces" is used where it is there, drawn people elsewhere. The recogniser learns thirty people by a cosine margin
-on shifted, mirrored, lightened and noised photographs; the mark is trained on the same photographs to survive JPEG,
-noise, blur and brightness. Their gradients do not meet: one loop trains both. Results: pair.safetensors in the run's
-folder, which the commands of the system take as ``--model``.
+The pack "faces" is used where it is there, drawn people elsewhere. The recogniser learns thirty people by a cosine
+margin on shifted, mirrored, lightened and noised photographs; the mark is trained on the same photographs to survive
+JPEG, noise, blur and brightness. Their gradients do not meet: one loop trains both. Results: pair.safetensors in the
+run's folder, which the commands of the system take as ``--model``.
 """
 
 from __future__ import annotations

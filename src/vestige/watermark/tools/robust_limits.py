@@ -2,13 +2,15 @@
 
 ``--set how`` chooses the attack: "purify" (noise and denoise with a diffusion model), "substitute" (an adversarial step
 against a classifier trained on ``--data``, a folder with marked/ and unmarked/ pictures) or "spoof" (make a picture
-that nobody marked read as marked by the default mark under ``--key``).
+that nobody marked read as marked, by ``--set mark`` under ``--key``; the default one, dwt_dct_svd, can be forged so,
+spread_spectrum cannot).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.runtime import rng
 from vestige.core.work import Result, Work
@@ -34,21 +36,24 @@ def attack(work: Work) -> Result:
         raise UsageError(f"--set how={how} must be one of {', '.join(HOW)}.")
     strength, steps = work.option("strength", 0.2), work.option("steps", 50)
     epsilon, epochs = work.option("epsilon", 8.0), work.option("epochs", 5)
+    service = work.option("mark", "dwt_dct_svd")
     work.settled()
     where = targets(work)
     if how == "substitute":
         return changed(work, _substituted(work, epsilon / 255, steps, epochs), 0, where)
     if how == "spoof":
-        return changed(work, _spoofed(work), 0, where)
-    system = RobustLimits(model_of(work), strength=strength, steps=steps, seed=work.seed)
-    return changed(work, system.attack, side, where)
+        return changed(work, _spoofed(work, service), 0, where)
+    limits = RobustLimits(model_of(work), strength=strength, steps=steps, seed=work.seed)
+    return changed(work, limits.attack, side, where)
 
 
-def _spoofed(work: Work) -> Change:
-    from vestige.watermark.spread_spectrum import SpreadSpectrum
-
+def _spoofed(work: Work, slug: str) -> Change:
+    entry = system(slug)
+    if "mark" not in entry.roles or entry.subject != "image" or entry.tool("mark") is not None:
+        raise UsageError(f"--set mark={slug} marks no pictures; give one as dwt_dct_svd or spread_spectrum.")
+    marker = entry.load()()
     bits = rng(work.seed, "spoof").integers(0, 2, 32).astype(bool)
-    return lambda image: RobustLimits(seed=work.seed).spoof(image, lambda x: SpreadSpectrum().mark(x, bits, work.key))
+    return lambda image: RobustLimits(seed=work.seed).spoof(image, lambda x: marker.mark(x, bits, work.key))
 
 
 def _substituted(work: Work, epsilon: float, steps: int, epochs: int, side: int = 64) -> Change:
@@ -78,8 +83,8 @@ def measure(work: Work) -> Result:
 
     auroc at most: of any detector that a Gaussian noise of ``--set sigma`` smooths. errors at least: the sum of evasion
     and spoofing error of any detector after purification at ``--set strength``. auroc of a classifier: what a small
-    one, trained on four fifths, reaches on the rest. Pictures are compared at ``--set side`` pixels; folders with the same
-    file names are taken as pairs (one picture with and without its mark), which bounds the distance from above.
+    one, trained on four fifths, reaches on the rest. Pictures are compared at ``--set side`` pixels; folders with the
+    same file names are taken as pairs (one picture with and without its mark), which bounds the distance from above.
     """
     work.only(2)
     sigma, strength, steps = work.option("sigma", 0.1), work.option("strength", 0.2), work.option("steps", 50)
@@ -103,10 +108,10 @@ def measure(work: Work) -> Result:
         "errors at least after purification": error_bound(2 * w, alpha, level),  # the diffusion works on [-1, 1]
     }  # fmt: skip
     if work.model is not None:
-        system = RobustLimits(model_of(work), strength=strength, steps=steps)
-        bounds = system.measure(unmarked[:count], marked[:count])
+        limits = RobustLimits(model_of(work), strength=strength, steps=steps)
+        bounds = limits.measure(unmarked[:count], marked[:count])
         figures["errors at least after purification by the model"] = bounds["errors at least"]
-    if count >= 10:
+    if count - max(2, count // 5) >= 10:
         figures["auroc of a classifier"] = _classified(marked, unmarked, epochs, work.seed)
     said = ["Distances of two samples shrink with more pictures: below a few hundred the bounds are loose."]
     return Result(figures=figures, said=[] if paired else said)
