@@ -107,8 +107,8 @@ def test_circles_are_seen():
 
 #: Claims that still train; each becomes a recipe. Nothing may be added here.
 KNOWN_TRAINING: set[str] = {
-    "acu", "clipmasterprints", "corrective", "dadm", "erased", "fairfd", "forgetme", "hcl", "laf", "laundering",
-    "mufac", "nas_dfd", "pixar", "regression_unlearn", "repr_audit", "robust_limits", "sae_restore", "sear",
+    "acu", "corrective", "dadm", "erased", "fairfd", "forgetme", "hcl", "laf",
+    "mufac", "nas_dfd", "regression_unlearn", "repr_audit", "robust_limits", "sae_restore", "sear",
     "tripinet", "ucf", "visual_paraphrase", "worst_case", "wscl", "zk_apex",
 }  # fmt: skip
 #: Claims whose ``.fit`` solves for a probe or a projection in closed form or by a solver, which trains no network.

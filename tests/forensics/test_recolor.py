@@ -113,8 +113,9 @@ def test_weights_come_back_and_others_are_refused(tmp_path, photos: np.ndarray) 
 
 def test_missing_weights_are_one_sentence(tmp_path, monkeypatch: pytest.MonkeyPatch, photo: np.ndarray) -> None:
     monkeypatch.setattr(learned, "WEIGHTS", tmp_path)
+    monkeypatch.setenv("VESTIGE_RUNS", str(tmp_path))
     detector = RecolorDetector()
-    with pytest.raises(InputError, match="vestige learn recolor --out FOLDER"):
+    with pytest.raises(InputError, match="vestige learn recolor"):
         detector.score(np.zeros((1, 3, 32, 32), np.float32))
     finding = detector.find(ImageSubject(encode(photo[:200, :200], "PNG")))
     assert not finding.applies
