@@ -1,7 +1,7 @@
 """Audit a cloak on a user's own pictures: a folder of protected pictures and a folder of the originals.
 
-A generator (``--model FOLDER``, else the model of drawn scenes that comes with vestige) is trained on either after every
-attack, and what it then draws is compared with the originals. Pictures are seen at the generator's size. With more
+A generator (``--model FOLDER``, else the model of drawn scenes that comes with vestige) is trained on either after
+every attack, and what it then draws is compared with the originals. Pictures are seen at the generator's size. With more
 ``--set seeds`` intervals are narrower; ``--set attacks=N`` runs the first N attacks only.
 """
 
@@ -52,7 +52,8 @@ def measure(work: Work) -> Result:
     worst = min(attacked, key=lambda row: row["resilience"], default=None)
     effective = plain["efficacy low"] > 0
     words = "protects" if effective else "is not shown to protect"
-    sentence = f"The cloak {words}: efficacy {plain['efficacy']:.2f} [{plain['efficacy low']:.2f}, {plain['efficacy high']:.2f}]"
+    limits = f"[{plain['efficacy low']:.2f}, {plain['efficacy high']:.2f}]"
+    sentence = f"The cloak {words}: efficacy {plain['efficacy']:.2f} {limits}"
     if worst is not None and effective:
         sentence += f"; {worst['attack']} leaves {worst['resilience']:.2f} of it"
     return Result(
