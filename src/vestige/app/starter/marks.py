@@ -1,7 +1,8 @@
 """Sets of pictures for measures of marks and cloaks: marked/ and unmarked/, cloaked/ and uncloaked/.
 
 marked/: drawn scenes of 128 pixels that carry the default mark of kit.key; unmarked/: others without one. cloaked/:
-small scenes pulled towards stripes by up to 16 grey levels, as cloaks against imitation do; uncloaked/: the same before.
+small scenes pulled towards stripes by up to 16 grey levels, as cloaks against imitation do; uncloaked/: the same
+before.
 """
 
 from __future__ import annotations

@@ -48,7 +48,8 @@ class Cell:
     @property
     def name(self) -> str:
         """For folders."""
-        words = (self.family, self.protection, self.attack, f"for {self.against}" if self.against else "", str(self.seed))
+        made_for = f"for {self.against}" if self.against else ""
+        words = (self.family, self.protection, self.attack, made_for, str(self.seed))
         return "-".join(w.replace(" ", "_").replace("%", "percent") for w in words if w)
 
 

@@ -1,8 +1,8 @@
 """Audit a cloak on a user's own pictures: a folder of protected pictures and a folder of the originals.
 
 A generator (``--model FOLDER``, else the model of drawn scenes that comes with vestige) is trained on either after
-every attack, and what it then draws is compared with the originals. Pictures are seen at the generator's size. With more
-``--set seeds`` intervals are narrower; ``--set attacks=N`` runs the first N attacks only.
+every attack, and what it then draws is compared with the originals. Pictures are seen at the generator's size. With
+more ``--set seeds`` intervals are narrower; ``--set attacks=N`` runs the first N attacks only.
 """
 
 from __future__ import annotations
