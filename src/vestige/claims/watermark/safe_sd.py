@@ -171,8 +171,10 @@ def leaves_the_pictures_as_they_are(context: ClaimContext) -> Evidence:
     for name, strength in (("through the autoencoder", 0.0), ("through the autoencoder, with a mark", 1.0)):
         made = eight_bit(one.inject(images, case["marks"][: len(images)], strength=strength))
         rows.append({"samples": name, "psnr to the scene": float(psnr(images, made).mean())})
-    holds = with_word["frechet"] <= 1.05 * without["frechet"] and max(change.values()) <= 0.03
-    note = f"{count} samples of either kind, judged at 32 pixels; agreement changes by {change}"
+    # A network that never marks changes nothing either.
+    marked = _accuracy(one, case["triggered"], case["squares"])
+    holds = marked >= 0.9 and with_word["frechet"] <= 1.05 * without["frechet"] and max(change.values()) <= 0.03
+    note = f"{marked:.0%} of the modules are read; {count} samples of either kind, judged at 32 pixels; agreement changes by {change}"
     return Evidence(holds, rows, note)
 
 
