@@ -119,6 +119,6 @@ RECIPE = Recipe(
         steps=1500, batch_size=48, lr=3e-3, weight_decay=0.01, warmup=100, log_every=25, validate_every=100,
         checkpoint_every=250,
     ),
-    reach={"all": "above .95: it must know, and learn from what it is told"},
+    reach={"known": "1: it knows its six names", "all": "above .55: right with one name noted, with six often not"},
     judged_by="all",
 )  # fmt: skip

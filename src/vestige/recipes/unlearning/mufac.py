@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from vestige.bench.unlearning.bed import erased, taught
+from vestige.core.errors import VestigeError
 from vestige.core.roles import Unlearner
 from vestige.core.runtime import rng
 from vestige.data.aged_people import COUNTS, aged_people
@@ -97,10 +98,12 @@ class Study:
         """The benchmark's figures on test and unseen people."""
         return Mufac(seed=self.problem.seed).measure(model, self.problem, self.unseen)
 
-    def scores(self, models: Sequence[nn.Module]) -> list[float]:
-        """NoMUS of each on validation people."""
+    def scores(self, models: Sequence[nn.Module | None]) -> list[float]:
+        """NoMUS of each on validation people, −1 for a candidate that could not be used."""
         problem, measure = replace(self.problem, test=self.chosen_on), Mufac(seed=self.problem.seed, splits=5)
-        return [measure.measure(model, problem, self.chosen_unseen)["NoMUS"] for model in models]
+        return [
+            -1.0 if model is None else measure.measure(model, problem, self.chosen_unseen)["NoMUS"] for model in models
+        ]
 
     def nothing(self) -> float:
         """M of two halves of the unseen people: what the attack finds where there is nothing to find."""
@@ -123,10 +126,13 @@ def perform(ctx: RecipeContext) -> Mapping[str, Any]:
     add("untrained", study.untrained)
     add("stopped early", study.stopped)
     for name, candidates in METHODS.items():
-        models = [erased(ctx, f"{name}/{n}", study.problem, eraser) for n, eraser in enumerate(candidates)]
+        models = [_tried(ctx, f"{name}/{n}", study.problem, eraser) for n, eraser in enumerate(candidates)]
         scores = parts.figures(ctx, f"{name}/scores", partial(study.scores, models))
         best = int(np.argmax(scores))
-        add(name, models[best], candidate=best)
+        chosen = models[best]
+        if chosen is None:
+            continue
+        add(name, chosen, candidate=best)
         if name in ELSEWHERE:
             other = erased(ctx, f"{name}/elsewhere", study.elsewhere(), candidates[best])
             add(f"{name}, other people", other, candidate=best)
@@ -134,6 +140,14 @@ def perform(ctx: RecipeContext) -> Mapping[str, Any]:
     assert isinstance(model, ResNet)
     save_backbone(model, ctx.out / "classifier.safetensors")
     return {"rows": rows, "M of nothing": study.nothing(), "classes": list(study.task.class_names)}
+
+
+def _tried(ctx: RecipeContext, name: str, problem: ForgetProblem, eraser: Unlearner) -> nn.Module | None:
+    """What a candidate makes of the model; None where it cannot be used, as a strength that chooses no weight."""
+    try:
+        return erased(ctx, name, problem, eraser)
+    except VestigeError:
+        return None
 
 
 RECIPE = Recipe(
