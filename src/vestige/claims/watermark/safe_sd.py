@@ -174,7 +174,8 @@ def leaves_the_pictures_as_they_are(context: ClaimContext) -> Evidence:
     # A network that never marks changes nothing either.
     marked = _accuracy(one, case["triggered"], case["squares"])
     holds = marked >= 0.9 and with_word["frechet"] <= 1.05 * without["frechet"] and max(change.values()) <= 0.03
-    note = f"{marked:.0%} of the modules are read; {count} samples of either kind, judged at 32 pixels; agreement changes by {change}"
+    note = f"{marked:.0%} of the modules are read; {count} samples of either kind, judged at 32 pixels; "
+    note += f"agreement changes by {change}"
     return Evidence(holds, rows, note)
 
 
