@@ -202,4 +202,4 @@ def _from_file(path: Path) -> Recipe:
 
 
 def _no_recipe(name: object) -> Recipe:
-    raise InputError(f"{name} defines no RECIPE = Recipe(...); docs/models.md says how one is written.")
+    raise InputError(f"{name} defines no RECIPE = Recipe(...); docs/training.md says how one is written.")
