@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from vestige.bench.forensics.face_bed import faces_of
 from vestige.core.runtime import rng
-from vestige.data.forged_faces import METHODS, Faces, answers, forged_faces
+from vestige.data.forged_faces import METHODS, Faces, answers
 from vestige.forensics.fairfd import FairFD, Importance, bpfa_prune
 from vestige.metrics.detection import auroc, equal_error
 from vestige.metrics.fairness import REAL
@@ -29,7 +30,7 @@ def people_of(limit: int = 0, root: Path | None = None) -> dict[str, Faces]:
     """{"train", "prune", "val", "test"}: faces with their forgeries of four groups; parts share nobody."""
 
     def faces(part: str, count: int) -> Faces:
-        found = forged_faces(part, SIDE, min(count, limit or count), root=root)
+        found = faces_of(part, SIDE, count, limit=limit, root=root)
         return found.take(found.groups < 4)
 
     rest = faces("val", REST)

@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vestige.bench.forensics.face_bed import faces_of
 from vestige.bench.forensics.face_detectors import KNOWN
 from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
-from vestige.data.forged_faces import METHODS, Faces, answers, by_method, forged_faces, handled, resaved
+from vestige.data.forged_faces import METHODS, Faces, answers, by_method, handled, resaved
 from vestige.engines import parts
 from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
@@ -44,7 +45,7 @@ SEARCHES = ("across", "same", "standard")
 def perform(ctx: RecipeContext) -> Mapping[str, Any]:
     """Search or draw the cells, train the network, judge it."""
     o, limit = ctx.options, int(ctx.options["limit"])
-    faces = {p: forged_faces(p, SIDE, min(n, limit or n), root=ctx.data) for p, n in COUNTS.items()}
+    faces = {p: faces_of(p, SIDE, n, limit=limit, root=ctx.data) for p, n in COUNTS.items()}
     known = faces["train"].without(JUDGED)
     if o["shuffled"]:
         known = known.shuffled(ctx.seed)

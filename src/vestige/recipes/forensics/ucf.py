@@ -26,9 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vestige.bench.forensics.face_bed import faces_of
 from vestige.bench.forensics.face_detectors import PlainNet, core_loss, self_blended
 from vestige.core.errors import UsageError
-from vestige.data.forged_faces import METHODS, Faces, answers, by_method, forged_faces, handled, resaved
+from vestige.data.forged_faces import METHODS, Faces, answers, by_method, handled, resaved
 from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
 from vestige.engines.train import TrainConfig
 from vestige.forensics.learned import calibration, save_network
@@ -53,8 +54,7 @@ def build(ctx: RecipeContext) -> Job:
     """Faces with their forgeries and the network of the variant."""
     o, way = ctx.options, str(ctx.options["method"])
     limit = int(o["limit"])
-    counts = {part: min(n, limit or n) for part, n in COUNTS.items()}
-    parts = {part: forged_faces(part, SIDE, n, root=ctx.data) for part, n in counts.items()}
+    parts = {part: faces_of(part, SIDE, n, limit=limit, root=ctx.data) for part, n in COUNTS.items()}
     held = METHODS[ctx.seed % len(METHODS)] if o["held_out"] else ""
     known, val = (parts[name].without(held) if held else parts[name] for name in ("train", "val"))
     if o["shuffled"]:
@@ -99,7 +99,7 @@ def build(ctx: RecipeContext) -> Job:
         if ctx.variant != RECIPE.default or not isinstance(module, UCFNet):
             return
         scores, fake = answers(module, val.images), val.fake
-        facts = {"side": SIDE, "faces": counts["train"], "forgeries": list(METHODS)}
+        facts = {"side": SIDE, "pictures": len(known), "forgeries": list(METHODS)}
         save_network(
             out / "ucf.safetensors", module, "ucf", {**facts, **calibration(scores[~fake], scores[fake], 0.05)}
         )
