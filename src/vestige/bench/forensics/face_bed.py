@@ -1,4 +1,4 @@
-"""Forged faces kept beside the runs: forging some ten thousand pictures takes minutes, and dozens of arms share them."""
+"""Forged faces kept beside the runs: forging ten thousand pictures takes minutes, and dozens of arms share them."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def faces_of(part: str, size: int, count: int, *, limit: int = 0, root: Path | N
     found = kept_arrays("faces", settings, (forged_faces, face_forgeries), make)  # type: ignore[arg-type]
     if "faces" in made:
         return made["faces"]
-    tensors = (torch.from_numpy(found[k]) for k in ("images", "methods", "people", "groups"))
-    return Faces(*tensors, tuple(str(name) for name in found["names"]))
+    images, methods, people, groups = (torch.from_numpy(found[k]) for k in ("images", "methods", "people", "groups"))
+    return Faces(images, methods, people, groups, tuple(str(name) for name in found["names"]))
