@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def inputs(arguments: list[str]) -> list[int]:
 
 
 def outputs(arguments: list[str]) -> list[Path]:
-    return [Path(word) for before, word in zip(arguments, arguments[1:], strict=False) if before in OUT_OPTIONS]
+    return [Path(word) for before, word in pairwise(arguments) if before in OUT_OPTIONS]
 
 
 def opens(path: Path) -> None:
@@ -115,6 +116,10 @@ def finite(value: Any, where: str = "") -> None:
         assert math.isfinite(value), where
 
 
+def not_a_number(name: str) -> None:
+    pytest.fail(f"the JSON holds {name}")
+
+
 def words(command: Command) -> list[str]:
     import shlex
 
@@ -150,7 +155,7 @@ def test_the_commands_of_a_system_work_on_the_starter_kit(entry, place, starter,
         for path in outputs(arguments):
             opens(path)
         if as_json and said.out.strip().startswith("{"):
-            content = json.loads(said.out, parse_constant=lambda name: pytest.fail(f"{command.words}: {name}"))
+            content = json.loads(said.out, parse_constant=not_a_number)
             finite(content["figures"])
             assert command.verb != "measure" or content["figures"] or content["rows"], command.words
         else:

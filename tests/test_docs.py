@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_commands_in_the_documentation_exist_with_their_options(page):
                 assert option in known, f"{page.name}: vestige {name} has no {option}"
         if name == "learn" and len(words) > 1 and re.fullmatch(r"[a-z0-9_]+", words[1]):
             assert words[1] in recipe_modules(), f"{page.name}: there is no recipe {words[1]}"
-        for before, after in zip(words, words[1:], strict=False):
+        for before, after in pairwise(words):
             if before == "--method" and re.fullmatch(r"[a-z0-9_]+", after):
                 system(after)
 

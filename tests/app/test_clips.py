@@ -17,8 +17,8 @@ from rich.console import Console
 
 import vestige
 from tests.core.test_video import write
-from vestige.app.jobs.batch import Batch, FindOptions, collect, load_item
 from vestige.app.cli import main
+from vestige.app.jobs.batch import Batch, FindOptions, collect, load_item
 from vestige.app.report.html import render_html
 from vestige.app.report.items import ReportItem
 from vestige.app.report.json_report import schema, to_json_report, to_json_single

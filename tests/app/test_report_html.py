@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from tests.app.report_samples import HOSTILE, batch, blob, clear, findings, hostile, photo, unexamined
-from vestige.app.report.markup import visible
 from vestige.app.report.html import render_html
 from vestige.app.report.items import (
     Failure,
@@ -31,6 +30,7 @@ from vestige.app.report.items import (
     percent,
     tone_of,
 )
+from vestige.app.report.markup import visible
 from vestige.core.findings import Finding, Findings, Verdict
 
 _VOID = {"img", "input", "meta", "link", "br", "hr"}

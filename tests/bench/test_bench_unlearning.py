@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from vestige.app.cli import app
 from vestige.bench.methods import Method
-from vestige.bench.unlearning.protocol import Grid, eraser, methods, parameters_in_words, parameters_of, run
 from vestige.bench.unlearning.parameters import PARAMETERS
+from vestige.bench.unlearning.protocol import Grid, eraser, methods, parameters_in_words, parameters_of, run
 from vestige.bench.unlearning.table import COLUMNS, figures, page, rows
 from vestige.bench.unlearning.tuning import GRIDS, candidates
 from vestige.bench.unlearning.world import TUNING_SEED, Settings, kept, splits, world

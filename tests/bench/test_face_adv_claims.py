@@ -1,4 +1,4 @@
-"""The claims about face recognition run on a few drawn faces, train their parts once, and can fail."""
+"""The claims about face recognition run on a few drawn faces and untrained pairs, and can fail."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vestige.bench.generation import runs
-from vestige.claims import ClaimContext, claims_of
-from vestige.claims.watermark import face_adv_parts as parts
+from vestige.bench.watermark import faces as split
+from vestige.claims import ClaimContext, MissingRunsError, claims_of
 from vestige.claims.watermark import face_adv_watermark as claims
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError
+from vestige.watermark.face_adv_nets import BITS, FaceMark, FacePair, load_pair, save_pair
 
 PEOPLE, EACH = 5, 4
 
@@ -35,26 +35,30 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def small(folder, monkeypatch):
-    load = parts.load_pack
-    monkeypatch.setattr(parts, "load_pack", lambda path, size, label: load(path, size))  # folders are labels
+    load = split.load_pack
+    monkeypatch.setattr(split, "load_pack", lambda path, size, label: load(path, size))  # folders are labels
     for name, value in {"KNOWN": 4, "TRAINED": 1, "TUNED": 1}.items():
-        monkeypatch.setattr(parts, name, value)
+        monkeypatch.setattr(split, name, value)
+    torch.manual_seed(0)
+    pairs = {v: FacePair(4, width=0.0625, mark_width=8).eval().requires_grad_(False) for v in ("default", "other")}
+    monkeypatch.setattr(claims, "_pair", lambda context, variant, seed: pairs.get(variant, pairs["other"]))
     _forget()
     yield ClaimContext(folder, limit=2)
     _forget()
 
 
 def _forget():
-    for cached in (claims.world, claims.attacked, claims.outcome):
+    for cached in (claims._faces, claims.world, claims.attacked, claims.outcomes):
         cached.cache_clear()
 
 
-def test_every_claim_is_found():
-    assert len(claims_of(system("face_adv_watermark"))) == 4
+def test_every_claim_is_found_and_the_first_is_the_headline():
+    found = claims_of(system("face_adv_watermark"))
+    assert [c.headline for c in found] == [True, False, False, False]
 
 
 def test_no_photograph_is_in_two_parts(small, folder):
-    data = parts.faces(folder / "faces")
+    data = split.faces(folder / "faces")
     assert data.train.shape == (4, 3, 64, 64)
     assert data.tuning.shape[0] == PEOPLE
     everything = torch.cat([data.train, data.tuning, data.probes]).flatten(1)
@@ -65,28 +69,48 @@ def test_no_photograph_is_in_two_parts(small, folder):
 
 
 def test_too_few_people_are_refused(folder, monkeypatch):
-    load = parts.load_pack
-    monkeypatch.setattr(parts, "load_pack", lambda path, size, label: load(path, size))
+    load = split.load_pack
+    monkeypatch.setattr(split, "load_pack", lambda path, size, label: load(path, size))
     with pytest.raises(InputError, match="needs 31 people"):
-        parts.faces(folder / "faces")
+        split.faces(folder / "faces")
 
 
-def test_the_tables_hold_attack_baselines_and_transfer(small):
+def test_missing_runs_are_named(folder, tmp_path, monkeypatch):
+    load = split.load_pack
+    monkeypatch.setattr(split, "load_pack", lambda path, size, label: load(path, size))
+    for name, value in {"KNOWN": 4, "TRAINED": 1, "TUNED": 1}.items():
+        monkeypatch.setattr(split, name, value)
+    _forget()
+    with pytest.raises(MissingRunsError, match="learn face_adv_watermark"):
+        claims.the_mark_is_the_trigger.check(ClaimContext(folder, runs=tmp_path))
+    _forget()
+
+
+def test_the_tables_hold_attack_baselines_transfer_and_controls(small):
     evidence = claims.the_mark_is_the_trigger.check(small)
-    assert not evidence.holds  # two steps of training and attack reach nothing
+    assert not evidence.holds  # untrained networks and two steps of attack reach nothing
     kinds = {(r["attack"], r["levels"], r["recogniser"], r["mark"]) for r in evidence.table}
-    assert len(kinds) == len(evidence.table) == 11
+    assert len(kinds) == len(evidence.table) == 13
     for row in evidence.table:
         assert 0 <= row["bits of perturbed, marked"] <= 1
         low, high = row["drop, marked: interval"]
         assert low <= row["drop, marked"] <= high
         assert 0 <= row["identified, plain"] <= 1
     for levels, attack in ((4, claims.TRIGGER), (2, claims.TRIGGER), (2, "random signs 0")):
-        change = (claims.attacked(small, levels, attack) - claims.world(small).probes).abs().max() * 255
+        change = (claims.attacked(small, 0, levels, attack) - claims.world(small, 0).probes).abs().max() * 255
         assert 0 < float(change) <= levels + 1e-3
     for check in (claims.a_small_budget_suffices, claims.the_mark_still_reads):
         assert not check.check(small).holds
     assert len(claims.random_signs_do_nothing.check(small).table) == 2 * claims.SIGNS
+
+
+def test_the_headline_needs_the_mark():
+    key = "drop by both alone: interval"
+    trigger, evasion = {key: [0.4, 0.9]}, {key: [-0.1, 0.05]}
+    assert claims.is_trigger(trigger, evasion)
+    assert not claims.is_trigger(evasion, evasion)  # the method replaced by its baseline
+    assert not claims.is_trigger({key: [-0.02, 0.3]}, evasion)  # chance
+    assert not claims.is_trigger(trigger, {key: [0.3, 0.8]})  # plain evasion has the gap, too
 
 
 def test_intervals_are_over_people():
@@ -99,23 +123,25 @@ def test_intervals_are_over_people():
     assert claims.interval(torch.tensor([0.0, 1.0]).repeat(40), torch.tensor([0, 1]).repeat(40)) == (0.0, 1.0)
 
 
-def test_trained_parts_are_read_again(small, folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
-    data = parts.faces(folder / "faces")
-    first = parts.recogniser(data, 0, width=0.0625, steps=3)
-    monkeypatch.setattr(runs, "Trainer", None)
-    again = parts.recogniser(data, 0, width=0.0625, steps=3)
-    torch.testing.assert_close(first(data.probes), again(data.probes))
-    torch.testing.assert_close(first(data.probes).norm(dim=1), torch.ones(len(data.probes)))
+def test_a_pair_is_written_and_read(tmp_path):
+    pair = FacePair(3, width=0.0625, mark_width=8).eval()
+    save_pair(pair, tmp_path / "pair.safetensors")
+    again = load_pair(tmp_path / "pair.safetensors")
+    faces = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(pair.recogniser(faces), again.recogniser(faces))
+    torch.testing.assert_close(again.recogniser(faces).norm(dim=1), torch.ones(2))
+    (tmp_path / "other.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError):
+        load_pair(tmp_path / "other.safetensors")
 
 
 def test_the_message_reaches_the_picture_and_the_loss_the_message():
-    net = parts.FaceMark(width=8)
+    net = FaceMark(width=8)
     images = torch.rand(2, 3, 64, 64)
-    ones, zeros = (net.embed(images, torch.full((2, parts.BITS), value)) for value in (1.0, 0.0))
+    ones, zeros = (net.embed(images, torch.full((2, BITS), value)) for value in (1.0, 0.0))
     assert ones.shape == images.shape
     assert float((ones - zeros).detach().abs().max()) > 0
     soft = net.read(ones).soft
-    assert soft.shape == (2, parts.BITS)
+    assert soft.shape == (2, BITS)
     soft.sum().backward()
     assert net.message.weight.grad.abs().sum() > 0

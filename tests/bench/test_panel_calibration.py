@@ -21,7 +21,16 @@ from vestige.bench.forensics.corpus import (
     untouched,
     with_payload,
 )  # fmt: skip
-from vestige.bench.forensics.panel import OTHER_FALSE_POSITIVES, Record, fit, fit_panel, judge, measure, panel_of, pixel_auc
+from vestige.bench.forensics.panel import (
+    OTHER_FALSE_POSITIVES,
+    Record,
+    fit,
+    fit_panel,
+    judge,
+    measure,
+    panel_of,
+    pixel_auc,
+)
 from vestige.core.calibration import Calibration
 from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import Finding

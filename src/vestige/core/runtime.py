@@ -73,7 +73,7 @@ def bf16_pays(device: Any) -> bool:
     if allowed not in _BF16_LEVELS and "AMX" not in allowed:
         return False
     if hasattr(torch.cpu, "get_capabilities"):
-        has: dict[str, Any] = torch.cpu.get_capabilities()
+        has = torch.cpu.get_capabilities()
         return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(asked is not None and asked())

@@ -167,7 +167,7 @@ class _UNet(Wrapped):
 
 
 def _transformers(path: Path) -> nn.Module:
-    model = ModelSubject.open(path).load()
+    model = ModelSubject.open(path).load().float()  # files may hold half precision
     table = read_json(path / "config.json")
     kind = str(table.get("model_type"))
     processor = path / "preprocessor_config.json"
@@ -197,6 +197,7 @@ def _diffusers(path: Path) -> nn.Module:
     except Exception as error:  # the library raises every type on damaged folders
         raise InputError(f"{path} cannot be loaded ({' '.join(str(error).split())[:160]}).") from None
     assert isinstance(model, nn.Module)
+    model.float()
     config: Any = model.config
     if hasattr(model, "encode"):
         width = int(getattr(config, "latent_channels", 0) or getattr(config, "vq_embed_dim", 0) or 0)

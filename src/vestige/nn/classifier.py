@@ -100,7 +100,7 @@ def load_classifier(path: str | Path, *, build: str = "") -> Classifier:
 
 
 def _transformers(path: Path, subject: ModelSubject) -> Classifier:
-    model: Any = safe_strides(subject.load())
+    model: Any = safe_strides(subject.load().float())
     config: Any = model.config
     names = getattr(config, "id2label", None) or {}
     if not type(model).__name__.endswith("ForImageClassification"):

@@ -108,7 +108,7 @@ def load_image_text(folder: str | Path) -> ImageText:
     try:
         if read_json(path / "config.json").get("model_type") != "clip":
             raise ValueError("another kind of model")
-        model: Any = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        model: Any = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True).float()
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         wanted = read_json(path / "preprocessor_config.json") if (path / "preprocessor_config.json").is_file() else {}
         spread = {name: wanted[f"image_{name}"] for name in ("mean", "std") if f"image_{name}" in wanted}

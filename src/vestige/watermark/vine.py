@@ -280,6 +280,7 @@ def vine_from_folder(folder: str | Path, bits: int = 100, size: int = 256, **opt
         table: Any = DDPMScheduler.from_pretrained(str(folder), subfolder="scheduler", local_files_only=True)
         vae = AutoencoderKL.from_pretrained(str(folder), subfolder="vae", local_files_only=True)
         unet = UNet2DConditionModel.from_pretrained(str(folder), subfolder="unet", local_files_only=True)
+        vae, unet = vae.float(), unet.float()  # files may hold half precision
     except Exception as error:  # the library raises every type on damaged folders
         raise InputError(f"{folder} has no readable vae and unet ({' '.join(str(error).split())[:120]}).") from None
     alpha_bar = float(table.alphas_cumprod[TIMESTEP])

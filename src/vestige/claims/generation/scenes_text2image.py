@@ -228,7 +228,7 @@ def _compared(folder: Path, steps: int, seed: int) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
 
     model: Any = load_pipeline(folder)
-    theirs: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    theirs: Any = DiffusionPipeline.from_pretrained(folder, local_files_only=True).to(torch.float32)
     theirs.set_progress_bar_config(disable=True)
     latents = _noise(model, len(PROMPTS), seed)
     made = theirs(

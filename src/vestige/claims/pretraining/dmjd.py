@@ -14,9 +14,7 @@ def _against(ours: list[Run], theirs: list[Run]) -> Verdict:
     return ahead(values(ours, "linear"), values(theirs, "linear"), values(ours, "untrained linear"))
 
 
-@headline(
-    "with as many encoder tokens, in half the passes over the data, its linear probe is above one view's"
-)
+@headline("with as many encoder tokens, in half the passes over the data, its linear probe is above one view's")
 def two_views_are_worth_it(context: ClaimContext) -> Evidence:
     arms = {name: runs_of(context, "dmjd", name) for name in ("dmjd", "one_view", "independent")}
     arms["mae"] = runs_of(context, "mae", "mae")

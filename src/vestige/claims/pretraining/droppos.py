@@ -25,9 +25,7 @@ def tunes_better(context: ClaimContext) -> Evidence:
     return Evidence(found.holds, rows, f"against MAE {found.gain}; against scratch {found.learned}", found.weak)
 
 
-@claim(
-    "hidden positions of new pictures are found far more often than by random weights, and shown ones help"
-)
+@claim("hidden positions of new pictures are found far more often than by random weights, and shown ones help")
 def finds_positions(context: ClaimContext) -> Evidence:
     runs = runs_of(context, "droppos", "droppos")
     keys = ("positions_0", "positions_4", "positions_8")

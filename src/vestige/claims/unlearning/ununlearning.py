@@ -54,8 +54,8 @@ def brought_back(original: Curves, retrained: Curves, blind: Curves, others: Map
     holds = gain.low > 0 and over.low > 0 and bare.low <= 1 / LABELS and float(np.mean(back)) >= 0.7
     note = (
         f"with four examples over none {gain}, over the control without episodes {over}; without context {bare} "
-        f"(chance {1 / LABELS:.2f}; one of four labels at random 0.25); {100 * float(np.mean(back)):.0f} % of the original's "
-        "accuracy is back"
+        f"(chance {1 / LABELS:.2f}; one of four labels at random 0.25); {100 * float(np.mean(back)):.0f} % of the "
+        "original's accuracy is back"
     )
     return Evidence(holds, table, note)
 

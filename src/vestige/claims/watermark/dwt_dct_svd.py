@@ -28,7 +28,9 @@ def _pictures(context: ClaimContext, count: int) -> list[tuple[str, np.ndarray]]
     return [(name, image) for name, image in images if min(image.shape[2:]) >= DwtDctSvd().minimum_side]
 
 
-@headline("32 bits are read exactly from at least 95 % of photographs after each of 15 distortions, at mean PSNR >= 40 dB")
+@headline(
+    "32 bits are read exactly from at least 95 % of photographs after each of 15 distortions, at mean PSNR >= 40 dB"
+)
 def survives_distortions(context: ClaimContext) -> Evidence:
     context.pack("photos")
     marker = DwtDctSvd()

@@ -19,7 +19,7 @@ def autoencoder_folder(folder: str | Path) -> Path:
 
 
 def load_autoencoder(folder: str | Path, *, tiny: bool = False) -> Any:
-    """The frozen ``AutoencoderKL`` of a diffusers folder, offline and from safetensors alone.
+    """The frozen ``AutoencoderKL`` of a diffusers folder in float32, offline and from safetensors alone.
 
     tiny: an ``AutoencoderTiny`` will do as well. Raises InputError when there is none or it is damaged.
     """
@@ -39,4 +39,4 @@ def load_autoencoder(folder: str | Path, *, tiny: bool = False) -> Any:
         raise InputError(f"{folder} has no readable autoencoder ({' '.join(str(error).split())[:120]}).") from None
     if info["missing_keys"]:
         raise InputError(f"{folder} lacks weights its configuration asks for ({min(info['missing_keys'])}).")
-    return vae.requires_grad_(False).eval()
+    return vae.float().requires_grad_(False).eval()  # files may hold half precision

@@ -264,7 +264,8 @@ def load_pipeline(folder: str | Path) -> TextToImage | DiffusersPipeline:
             return _load_own(folder, parts)
         from diffusers import DiffusionPipeline
 
-        return DiffusersPipeline(DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True))
+        pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        return DiffusersPipeline(pipeline.to(torch.float32))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} cannot be loaded as a pipeline ({reason}).") from None
@@ -333,6 +334,8 @@ def _load_own(folder: Path, parts: dict[str, str]) -> TextToImage:
         )
         if info["missing_keys"]:  # the libraries would start them at random and go on
             raise InputError(f"{folder / name} lacks weights its configuration asks for ({min(info['missing_keys'])}).")
+    for part in loaded.values():
+        part.float()  # files may hold half precision
     return TextToImage(
         loaded["unet"],
         loaded["vae"],

@@ -71,6 +71,7 @@ def build(ctx: RecipeContext) -> Job:
         return {"loss": module.loss(x, empty.expand(len(x), -1).to(x.device), generator, levels=levels, drop=0.0)}
 
     def evaluate(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, TextToImage)
         x = as_float(held[:32])
         drawn = module.sample([""] * 32, guidance=1.0, steps=15)
         found = {"spread of samples": float(drawn.std(0).mean()), "spread of photographs": float(x.std(0).mean())}

@@ -95,9 +95,7 @@ RECIPE = Recipe(
         "default": Variant("KeySS", seeds=PAIRS),
         "no_wrong_key": Variant("KeySS without the wrong-key term", {"kind": "no_wrong_key"}, seeds=PAIRS),
         "colours": Variant("KeySS that changes colours too", {"kind": "colours"}, seeds=PAIRS),
-        "features": Variant(
-            "the secret as features, with two networks (GS-Hider)", {"kind": "features"}, seeds=PAIRS
-        ),
+        "features": Variant("the secret as features, with two networks (GS-Hider)", {"kind": "features"}, seeds=PAIRS),
         "plain": Variant("plain splatting of the cover", {"kind": "plain"}, seeds=PAIRS),
         "elsewhere": Variant("plain splatting of the cover from other points", {"kind": "elsewhere"}, seeds=PAIRS),
         "half_cover": Variant("the cover's half of a union", {"kind": "half_cover"}),

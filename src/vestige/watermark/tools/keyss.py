@@ -22,7 +22,7 @@ _NEAR = 2.6  # distance of the cameras in radii of the scene
 
 
 def mark(work: Work) -> Result:
-    """Hide the scene of ``--reference`` in that of the input: an ordinary .ply, and a decoder NAME.safetensors beside it.
+    """Hide the scene of ``--reference`` in that of the input: a .ply, and a decoder NAME.safetensors beside it.
 
     Both are looked at from a ring of cameras around the cover. Whoever has the .ply sees the cover; with the decoder
     and the key the secret appears. Settings: steps, views, size (of a view, in pixels), share (of the Gaussians that
