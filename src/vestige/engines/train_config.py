@@ -20,8 +20,8 @@ class TrainConfig:
     the model's weights and batches, made safe for every network (`vestige.nn.layout`). compile: `torch.compile` the
     model's forward. validate_every: steps, 0 only at the end. checkpoint_every: steps. budget_seconds: stop when the
     training time, that of earlier sessions included and validation excluded, is used up. schedule_by: "time" lets the
-    learning rate follow the share of the budget used up, or of the steps where that is further; such a run resumes where it
-    stopped, but not bit for bit. devices, strategy: as in lightning_fabric ("auto" or "ddp").
+    learning rate follow the share of the budget used up, or of the steps where that is further; such a run resumes
+    where it stopped, but not bit for bit. devices, strategy: as in lightning_fabric ("auto" or "ddp").
     """
 
     steps: int = 1000

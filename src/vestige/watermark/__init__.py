@@ -89,6 +89,7 @@ SYSTEMS = (
             ),
         ),
         network="shipped",
+        recipe="scenes_text2image",
         weights=("scenes_text2image",),
     ),
     System(
@@ -226,6 +227,7 @@ SYSTEMS = (
             ),
         ),
         network="shipped",
+        recipe="scenes_text2image",
         weights=("scenes_text2image",),
     ),
     System(
