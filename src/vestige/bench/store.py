@@ -43,11 +43,18 @@ class ClaimResult:
 
 
 def results_root(path: Path | None = None) -> Path:
-    """The folder of recorded results: the given one, the checkout's, the package's own copy, else ``./results``."""
+    """The folder that results are recorded in: the given one, the checkout's, else ``./results``."""
     if path is not None:
         return path
     checkout = Path(__file__).resolve().parents[3] / "results"
     return checkout if (checkout.parent / "pyproject.toml").is_file() else Path("results")
+
+
+def records_root(path: Path | None = None) -> Path:
+    """The folder that records are read from: that of `results_root`, else the copy that came with the package."""
+    root = results_root(path)
+    shipped = Path(__file__).resolve().parents[1] / "records"
+    return shipped if path is None and not (root / "claims").is_dir() and shipped.is_dir() else root
 
 
 def record(

@@ -8,7 +8,7 @@ from typing import Any
 
 from vestige.app.verbs.systems_groups import by_verb, counts
 from vestige.app.verbs.systems_pages import to_markdown, write_pages
-from vestige.bench.store import STATUSES, evidence, lacking, recorded, recorded_runs, results_root, status
+from vestige.bench.store import STATUSES, evidence, lacking, recorded, recorded_runs, records_root, status
 from vestige.claims import claims_of
 from vestige.core.catalogue import ROLES, WINGS, System, system, systems
 from vestige.core.errors import OK, UsageError
@@ -19,7 +19,7 @@ def run(
     pages: Path | None, as_json: bool, results: Path | None,
 ) -> int:  # fmt: skip
     """Print the selected entries, or write the documentation made from them."""
-    root = results_root(results)
+    root = records_root(results)
     for value, known, name in ((wing, WINGS, "wing"), (role, ROLES, "role"), (wanted, STATUSES, "status")):
         if value is not None and value not in known:
             raise UsageError(f"There is no {name} {value!r}; choose from {', '.join(known)}.")
