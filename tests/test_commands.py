@@ -174,6 +174,8 @@ def test_bad_inputs_end_in_one_sentence(entry, place, capsys):
             continue
         at = places[0]
         wrong = "photo.png" if Path(arguments[at]).suffix in (".txt", ".csv", ".jsonl", ".json") else "letter.txt"
+        if command.verb in ("mark", "read") and "--method" not in arguments:
+            wrong = "classifier.safetensors"  # without a method, texts are marked and read too
         for bad in ("missing.png", wrong, "empty"):
             shutil.rmtree("out", ignore_errors=True)
             changed = [*arguments[:at], bad, *arguments[at + 1 :]]

@@ -69,7 +69,10 @@ SYSTEMS = (
         kind="baseline",
         commands=(
             Command(
-                "vestige find pictures", "a folder of pictures", "groups of exact and near copies, after the pictures"
+                "vestige find faces",
+                "a folder of pictures",
+                "groups of exact and near copies, after the pictures",
+                quick="--jobs 1",
             ),
         ),
     ),

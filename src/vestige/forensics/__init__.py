@@ -692,7 +692,12 @@ SYSTEMS = (
         target="vestige.core.panel:Panel",
         kind="baseline",
         commands=(
-            Command("vestige find pictures", "pictures, clips and folders of them", "a verdict on each, in words"),
+            Command(
+                "vestige find pictures",
+                "pictures, clips and folders of them",
+                "a verdict on each, in words",
+                quick="--jobs 1",
+            ),
         ),
     ),
 )

@@ -299,6 +299,7 @@ SYSTEMS = (
                 "--test data/test --out out/zk.safetensors",
                 "a classifier, pictures to forget, retained and test pictures, each class/*.png",
                 "a new model, its audit, and a proof of the update",
+                quick="--audit brief",
             ),
             Command(
                 "vestige measure classifier.safetensors --method zk_apex --data data",
