@@ -31,6 +31,23 @@ class _Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             raise errors.Interrupted("Interrupted; files that were finished are kept.") from None
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Plain text in groups: what draws boxes takes longer to import than everything else here together."""
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        with formatter.section("Options"):
+            formatter.write_dl([found for p in self.get_params(ctx) if (found := p.get_help_record(ctx))])
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            if not command.hidden:
+                first = (command.help or "").split("\n\n")[0]
+                groups.setdefault(command.rich_help_panel, []).append((name, " ".join(first.split())))
+        for title, commands in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(commands)
+        self.format_epilog(ctx, formatter)
+
 
 app = typer.Typer(
     name="vestige",
