@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -87,8 +88,18 @@ for _alias in (stamp, whose):  # the names that `mark --method wouaf` and `read 
     app.command(hidden=True)(_alias)
 
 
+#: What model libraries say and draw on their own is not for the user of a command.
+_QUIET_LIBRARIES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point: errors the user can act on become one sentence and an exit code."""
+    for name, value in _QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
     try:
         app(arguments, standalone_mode=True)
     except VestigeError as error:
