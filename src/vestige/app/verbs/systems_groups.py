@@ -4,18 +4,6 @@ from __future__ import annotations
 
 from vestige.core.catalogue import ALL_VERBS, System
 
-HEADINGS = {
-    "find": "find traces, or what was changed",
-    "mark": "mark",
-    "read": "read marks",
-    "erase": "erase from pictures and models",
-    "restore": "restore",
-    "attack": "attack",
-    "measure": "measure",
-    "make": "make",
-    "learn": "learn (train)",
-}
-
 
 def counts(by_status: dict[str, list[System]]) -> str:
     """How many published systems and reference methods there are of each status, in a sentence."""
@@ -24,7 +12,7 @@ def counts(by_status: dict[str, list[System]]) -> str:
         numbers = {name: sum(s.kind == kind for s in entries) for name, entries in by_status.items()}
         total = sum(numbers.values())
         if total:
-            said.append(f"{total} {word}: " + ", ".join(f"{n} {name}" for name, n in numbers.items() if n))
+            said.append(f"{total} {word}: " + ", ".join(f"{n} {'work' if name == 'works' else name}" for name, n in numbers.items() if n))
     return "; ".join(said) + "."
 
 
