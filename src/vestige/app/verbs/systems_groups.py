@@ -12,7 +12,8 @@ def counts(by_status: dict[str, list[System]]) -> str:
         numbers = {name: sum(s.kind == kind for s in entries) for name, entries in by_status.items()}
         total = sum(numbers.values())
         if total:
-            said.append(f"{total} {word}: " + ", ".join(f"{n} {'work' if name == 'works' else name}" for name, n in numbers.items() if n))
+            parts = (f"{n} {'work' if name == 'works' else name}" for name, n in numbers.items() if n)
+            said.append(f"{total} {word}: " + ", ".join(parts))
     return "; ".join(said) + "."
 
 
