@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn import metrics
 
 from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
@@ -58,7 +57,11 @@ def auroc(labels: Any, scores: Any) -> float:
     >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
     0.75
     """
-    return float(metrics.roc_auc_score(*_pair(labels, scores)))
+    labels, scores = _pair(labels, scores)
+    sought, others = scores[labels], np.sort(scores[~labels])
+    below = others.searchsorted(sought, "left").sum(dtype=np.int64)
+    not_above = others.searchsorted(sought, "right").sum(dtype=np.int64)
+    return float((below + not_above) / (2 * len(sought) * len(others)))
 
 
 def average_precision(labels: Any, scores: Any) -> float:
@@ -67,11 +70,15 @@ def average_precision(labels: Any, scores: Any) -> float:
     >>> round(average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
     0.8333
     """
-    return float(metrics.average_precision_score(*_pair(labels, scores)))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(*_pair(labels, scores)))
 
 
 def _roc(labels: Any, scores: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return metrics.roc_curve(*_pair(labels, scores), drop_intermediate=False)
+    from sklearn.metrics import roc_curve  # seconds to import
+
+    return roc_curve(*_pair(labels, scores), drop_intermediate=False)
 
 
 def fpr_at_tpr(labels: Any, scores: Any, tpr: float = 0.95) -> OperatingPoint:
