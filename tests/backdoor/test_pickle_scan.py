@@ -44,7 +44,7 @@ def test_weights_are_clear(tmp_path):
     for name, count in (("w.pt", 1), ("old.pt", 5)):
         finding = find(tmp_path / name)
         assert (finding.flagged, finding.score, finding.details["pickles"]) == (False, 0.0, count)
-        assert "only what weights need" in finding.summary
+        assert "only what is known to be harmless" in finding.summary
 
 
 def test_a_call_is_flagged_by_name_and_place(tmp_path):
@@ -55,10 +55,10 @@ def test_a_call_is_flagged_by_name_and_place(tmp_path):
     assert "data.pkl imports posix.system" in finding.evidence[0]
 
 
-def test_unknown_imports_are_named_but_not_flagged(tmp_path):
+def test_unknown_imports_cannot_be_vouched_for(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "m.pt")
     finding = find(tmp_path / "m.pt")
-    assert (finding.flagged, finding.score) == (False, 0.5)
+    assert (finding.flagged, finding.score, finding.details["answer"]) == (True, 0.5, "cannot be vouched for")
     assert "torch.nn.modules.linear.Linear" in finding.summary
 
 
@@ -74,9 +74,10 @@ def test_what_cannot_be_read_to_its_end_is_flagged(tmp_path):
 def test_folders_are_searched_for_pickles_and_code(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
-    (tmp_path / "modeling.py").write_text("")
+    assert find(tmp_path).details["answer"] == "harmless"
+    (tmp_path / "modeling.py").write_text("import os\n")
     finding = find(tmp_path)
-    assert not finding.flagged
+    assert finding.details["answer"] == "cannot be vouched for"
     assert any("modeling.py is Python code" in e for e in finding.evidence)
     (tmp_path / "extra").mkdir()
     (tmp_path / "extra" / "optimizer.pt").write_bytes(pickle.dumps(Call(eval, "1")))

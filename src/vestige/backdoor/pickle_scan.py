@@ -1,4 +1,4 @@
-"""Whether loading a model would run code: the imports of its pickles, read and never executed.
+"""Whether loading a model would run code: read and never executed, and called harmless only when all of it is known.
 
 Sources: see `vestige.core.pickle_scan`.
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from vestige.core.bounded import printable
 from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
+from vestige.core.pickle_scan import UNVOUCHED
 
 _SHOWN = 12
 
 
 class PickleScan:
-    """Finds pickles that import functions which run code or reach files, processes or the network.
+    """Answers in ``details["answer"]``: "harmless", "dangerous" or "cannot be vouched for".
 
-    score: 1 for a dangerous import, 0.5 for one that weights do not need or a file that could not be read to its end,
-    0 otherwise. Flagged at 1, and for files that could not be read to their end: they cannot be vouched for.
+    Harmless: all of the file is known to run nothing. Dangerous: it imports a function, named, that runs code or
+    reaches files, processes or the network. Everything else cannot be vouched for: imports that are not on the
+    allow-list, files that could not be read to their end, formats that are not examined, code beside the weights.
+
+    score: 1 for dangerous, 0.5 for what cannot be vouched for, 0 for harmless; flagged above 0.
 
     >>> import pickle, tempfile
     >>> with tempfile.NamedTemporaryFile(suffix=".pt") as file:
@@ -35,9 +40,8 @@ class PickleScan:
             return Finding.not_applicable(self.slug, "code", "it is not a model.")
         try:
             reports = subject.pickles()
-            code = [file.name for file in subject.files if file.suffix == ".py"]
         except (VestigeError, OSError) as error:
-            return Finding.not_applicable(self.slug, "code", f"the model cannot be read ({error}).")
+            return Finding.not_applicable(self.slug, "code", f"the model cannot be read ({printable(str(error))}).")
         dangerous, unknown, problems, damaged, evidence = [], [], [], [], []
         for report in reports.values():
             dangerous += report.dangerous
@@ -47,36 +51,40 @@ class PickleScan:
             evidence += [f"{report.places[name]} imports {name}, which can run code" for name in report.dangerous]
         evidence += [f"{text}; the rest was not examined" for text in damaged]
         evidence += [
-            f"{report.places[name]} imports {name}, which weights do not need"
+            f"{report.places[name]} imports {name}, which is not known to be harmless"
             for report in reports.values()
             for name in report.unknown
         ]
         evidence += problems
-        evidence += [f"{name} is Python code that runs only if the loader is told to trust it" for name in code]
         pickles = sum(report.pickles for report in reports.values())
         evidence.append(f"{pickles} pickles with {sum(r.opcodes for r in reports.values())} opcodes were read")
         if len(evidence) > _SHOWN:
             evidence = [*evidence[:_SHOWN], f"and {len(evidence) - _SHOWN} more observations"]
+        answer = "dangerous" if dangerous else UNVOUCHED if unknown or damaged or problems else "harmless"
         if dangerous:
+            named = ", ".join(dict.fromkeys(dangerous[:3]))
+            flag = f"Loading the model with pickle would run code: it imports {named}."
+        elif damaged:
+            flag = f"The model's pickle cannot be read to its end, so it cannot be called safe: {damaged[0]}."
+        elif unknown:
             flag = (
-                f"Loading the model with pickle would run code: it imports {', '.join(dict.fromkeys(dangerous[:3]))}."
+                f"The model cannot be vouched for: its pickles import {unknown[0]}, which is not known to be harmless."
             )
         else:
-            flag = f"The model's pickle cannot be read to its end, so it cannot be called safe: {''.join(damaged[:1])}."
+            flag = f"The model cannot be vouched for: {''.join(problems[:1])}."
         clear = "The model holds no pickle: loading it runs no code."
-        if unknown:
-            clear = f"The model's pickles import no known way to run code, but more than weights need: {unknown[0]}."
-        elif pickles:
-            clear = "The model's pickles import only what weights need."
+        if pickles:
+            clear = "The model's pickles import only what is known to be harmless."
         return Finding(
             self.slug,
             "code",
-            score=1.0 if dangerous else 0.5 if damaged or unknown else 0.0,
-            flagged=bool(dangerous or damaged),
+            score={"dangerous": 1.0, UNVOUCHED: 0.5, "harmless": 0.0}[answer],
+            flagged=answer != "harmless",
             when_flagged=flag,
             when_clear=clear,
             evidence=tuple(evidence),
             details={
+                "answer": answer,
                 "dangerous": list(dict.fromkeys(dangerous)),
                 "unknown": list(dict.fromkeys(unknown))[:100],
                 "problems": problems,

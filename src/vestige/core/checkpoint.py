@@ -12,12 +12,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from vestige.core.bounded import LimitReached, Window, zip_members
 from vestige.core.errors import InputError, LimitError, MissingDependencyError, UsageError, VestigeError
 from vestige.core.files import read_json
-from vestige.core.pickle_scan import PickleReport, ScanLimits, scan
-from vestige.core.safetensors_header import MAX_HEADER, read_header
-from vestige.core.sniff import sniff
+from vestige.core.model_files import file_format, file_report
+from vestige.core.pickle_scan import PickleReport, scan
+from vestige.core.safetensors_header import read_header
 
 #: What training scripts call the weights inside a checkpoint that holds more than weights.
 _NESTED = (
@@ -32,7 +31,6 @@ _NESTED = (
     "params",
     "ema",
 )
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npz", ".npy", ".joblib")
 _MAX_FILES = 20_000
 _MAX_JSON = 64 * 2**20
 
@@ -42,7 +40,8 @@ class ModelSubject:
     """A model on disk.
 
     kind: "weights" (one file), "transformers" or "diffusers" (a folder). format: "safetensors", "torch" (zip archive),
-    "pickle" (legacy torch or bare pickle), "tar" (torch's first format), or "none" for a folder without weights.
+    "pickle" (legacy torch or bare pickle), "tar" (torch's first format), "npy", "npz", "zip", "compressed",
+    the name of a format that is not examined, or "none" for a folder without weights.
     ``sha256`` of a folder covers the names and the content of all its files.
     """
 
@@ -61,7 +60,7 @@ class ModelSubject:
             raise InputError(f"{path} does not exist; check the path.")
         if path.is_dir():
             return cls._open_folder(path)
-        format = _file_format(path)
+        format = file_format(path)
         subject = cls(path, "weights", format)
         if format == "safetensors":
             read_header(path)
@@ -80,7 +79,7 @@ class ModelSubject:
                 read_header(file)
         if weights:
             safe = all(file.suffix == ".safetensors" for file in weights)
-            subject.format = "safetensors" if safe else _file_format(weights[0])
+            subject.format = "safetensors" if safe else file_format(weights[0])
         return subject
 
     @property
@@ -131,7 +130,7 @@ class ModelSubject:
         """
         table: dict[str, tuple[tuple[int, ...], str]] = {}
         for prefix, file in self._weights():
-            if _file_format(file) == "safetensors":
+            if file_format(file) == "safetensors":
                 table |= {prefix + name: entry for name, entry in read_header(file).items()}
             else:
                 for name, tensor in _torch_load(file, map_location="meta").items():
@@ -147,7 +146,7 @@ class ModelSubject:
         """
         table: dict[str, Any] = {}
         for prefix, file in self._weights():
-            if _file_format(file) == "safetensors":
+            if file_format(file) == "safetensors":
                 read_header(file)
                 from safetensors.torch import load_file
 
@@ -158,10 +157,22 @@ class ModelSubject:
         return table
 
     def pickles(self) -> dict[Path, PickleReport]:
-        """A scan of every file that could hold a pickle; see `vestige.core.pickle_scan`."""
+        """A report on every file that holds a pickle, or something that is not known to be harmless."""
         if self.kind == "weights" and self.format != "safetensors":
             return {self.path: scan(self.path)}
-        return {file: scan(file) for file in self.files if _may_hold_pickle(file)}
+        files = (self.path,) if self.kind == "weights" else self._all_files()
+        reports = {file: file_report(file) for file in files}
+        return {file: report for file, report in reports.items() if report.pickles or not report.clean}
+
+    def _all_files(self) -> list[Path]:
+        """Every file of a folder, the hidden ones too, which a loader can be told to open; not git's own."""
+        found: list[Path] = []
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = sorted(f for f in folders if f != ".git")
+            found += [Path(folder, name) for name in names if Path(folder, name).is_file()]
+            if len(found) > _MAX_FILES:
+                raise LimitError(f"{self.path} holds more than {_MAX_FILES} files; name the model's own folder.")
+        return sorted(found)
 
     def load(self) -> Any:
         """The model of a folder: a transformers module in evaluation mode, or a diffusers pipeline; offline.
@@ -235,62 +246,6 @@ class ModelSubject:
         return _guard(self.path, load)
 
 
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(300)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
-
-
-def _sniff_model(head: bytes) -> str:
-    """As `sniff`, with safetensors first: a header of 640 bytes has a length field that starts like a pickle."""
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER:
-        return "safetensors"
-    return sniff(head)
-
-
-def _file_format(path: Path) -> str:
-    head = _head(path)
-    if not head:
-        raise InputError(f"{path} is empty.")
-    kind = _sniff_model(head)
-    if kind == "safetensors" or path.suffix == ".safetensors":
-        return "safetensors"
-    if kind == "zip":
-        _check_archive(path)
-        return "torch"
-    if kind in ("pickle", "tar"):
-        return kind
-    # the first two pickle protocols have no signature: such a file must read to a STOP or import something
-    if kind == "unknown" and (head[:1] in b"(cdli]})K\x8c" or path.suffix in _WEIGHT_SUFFIXES):
-        report = scan(path)
-        if report.pickles or report.imports:
-            return "pickle"
-    raise InputError(f"{path} is no model vestige reads (content looks like {kind}).")
-
-
-def _check_archive(path: Path) -> None:
-    """Raise InputError unless the zip archive is one that torch writes."""
-    try:
-        with path.open("rb") as file:
-            window = Window(file, 0, path.stat().st_size, ScanLimits.max_item)
-            names = [member.filename for member in zip_members(window, ScanLimits.max_members)]
-    except LimitReached as reached:
-        raise LimitError(f"{path} is not opened: {reached}.") from None
-    except Exception as error:  # zipfile raises many types on damaged directories
-        raise InputError(f"{path} is a damaged zip archive ({str(error)[:100]}).") from None
-    if not any(name.lower().split("/")[-1] == "data.pkl" for name in names):
-        raise InputError(f"{path} is a zip archive, but no torch checkpoint (it holds no data.pkl).")
-
-
-def _may_hold_pickle(path: Path) -> bool:
-    kind = _sniff_model(_head(path))
-    if kind == "safetensors":
-        return False
-    return kind in ("pickle", "zip", "tar", "npy") or path.suffix.lower() in _WEIGHT_SUFFIXES
-
-
 def _folder_weights(folder: Path) -> list[Path]:
     """The weights in one folder: safetensors before pickles, shards through their index."""
     for suffix in (".safetensors", ".bin"):
@@ -352,9 +307,12 @@ def _torch_load(path: Path, map_location: str) -> Mapping[str, Any]:
         raise InputError(f"{path} is not loaded: its pickle imports {name}, which runs code; see vestige find.")
     if report.damaged:
         raise InputError(f"{path} is not loaded: {report.damaged}.")
+    format = file_format(path)
+    if format not in ("torch", "pickle", "tar", "zip"):
+        raise InputError(f"{path} is not loaded: weights are read from safetensors and torch files, not from {format}.")
     import torch
 
-    archive = _file_format(path) == "torch"
+    archive = format == "torch"
 
     def load() -> Any:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=archive)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND, NOT_VERIFIED = range(8)
+OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND, NOT_VERIFIED, UNVOUCHED = range(9)
 
 #: What the exit codes of every verb mean.
 EXIT_CODES = {
@@ -17,6 +17,7 @@ EXIT_CODES = {
     PARTIAL: "finished, but some of the files failed",
     TRACE_FOUND: "find --exit-code: a trace was found; a model file that can run code",
     NOT_VERIFIED: "verify: a certificate was changed, or does not fit what it is checked against",
+    UNVOUCHED: "find: a model file that cannot be vouched for",
     130: "interrupted by Ctrl-C; what was finished is kept",
 }
 

@@ -1,11 +1,16 @@
-"""Which imports a pickle of weights may hold: the allow-list of ``torch.load(weights_only=True)`` and numpy's array
-constructors are "safe", primitives that run code or reach files, processes or the network are "dangerous", everything
-else is "unknown".
+"""Which imports a pickle may hold and still be called harmless: an allow-list.
+
+"safe" are what ``torch.load(weights_only=True)`` allows, numpy's arrays and random states, scipy's sparse matrices, the
+estimators of scikit-learn, joblib's arrays and the plain classes of the standard library. "dangerous" are names known
+to run code or to reach files, processes or the network; this list only serves to name them. Everything else is
+"unknown", and a file that imports it cannot be vouched for.
 """
 
 from __future__ import annotations
 
 import re
+
+from vestige.core.sklearn_classes import CLASSES
 
 #: Stands for a module or attribute name that is not in the file but put together while loading.
 COMPUTED = "<computed at load time>"
@@ -22,6 +27,21 @@ _DANGEROUS_ROOTS = frozenset(
         *("timeit", "trace", "doctest", "pydoc", "idlelib", "lib2to3", "cmd", "platform", "commands", "popen2"),
         *("pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "tempfile", "pathlib"),
         *("fileinput", "linecache", "sqlite3", "io", "_io", "_pyio", "mmap", "fcntl", "resource", "readline"),
+        *(
+            "osx_support",
+            "aix_support",
+            "zipfile",
+            "tarfile",
+            "gzip",
+            "bz2",
+            "lzma",
+            "dbm",
+            "bltns",
+            "numexpr",
+            "winreg",
+        ),
+        *("winreg", "fabric", "paramiko", "pexpect", "invoke", "plumbum", "sh", "winapi", "testcapi"),
+        *("pyrepl", "sitebuiltins", "bootsubprocess", "dummy_thread", "interpreters", "concurrent", "wsgiref"),
     }
 )
 #: Dangerous although their root module is not: compared with every prefix of ``module.name``.
@@ -39,20 +59,68 @@ _DANGEROUS_PATHS = frozenset(
         *("torch.distributed.launcher", "torch.utils.cpp_extension", "torch.utils.collect_env"),
         *("torch.utils.bottleneck", "torch.utils._config_module", "torch.utils.model_zoo", "joblib.load"),
         *("transformers.dynamic_module_utils", "huggingface_hub", "yaml.load", "yaml.unsafe_load"),
-        *("sympy.sympify", "keras.models.load_model", "tensorflow.io", "scipy.weave"),
+        *(
+            "sympy.sympify",
+            "sympy.parsing",
+            "sympy.core.sympify",
+            "sympy.utilities",
+            "sympy.printing",
+            "sympy.plotting",
+        ),
+        *("keras.models.load_model", "tensorflow.io", "scipy.weave", "scipy.io", "scipy.datasets", "pandas.io"),
+        *(
+            "sympy.plotting",
+            "torch.distributed.run",
+            "torch.utils.tensorboard",
+            "torch.utils.data.datapipes",
+        ),
+        *("torch.utils.file_baton",),
+        *("torch.utils._cpp_extension_versioner", "torch.utils.hipify", "torch.backends._nnapi", "torch.export"),
+        *("torch._export", "torch._functorch", "torch.compiler", "torch.onnx", "torch.profiler", "torch._lobpcg"),
+        *("mlflow.projects", "mlflow.pyfunc", "mlflow.utils.process", "joblib.memory", "joblib.Memory", "h5py.File"),
+        *("logging.FileHandler", "numpy.DataSource", "numpy.lib._datasource", "numpy.lib._npyio_impl", "numpy.savetxt"),
+        *("numpy.loadtxt", "numpy.genfromtxt", "numpy.savez", "numpy.ndarray.tofile", "numpy.ndarray.dump"),
+        *(
+            "sklearn.datasets",
+            "sklearn.utils._testing",
+            "sklearn.externals",
+            "jinja2",
+            "mako",
+            "ansible",
+            "PIL.ImageMath",
+        ),
     }
+)
+#: Modules that are dangerous wherever another module hands them out, with or without underscores before their name.
+_DANGEROUS_STEPS = frozenset(
+    {
+        *(
+            "os",
+            "posix",
+            "nt",
+            "sys",
+            "builtins",
+            "bltns",
+            "subprocess",
+            "posixsubprocess",
+            "shutil",
+            "socket",
+            "ctypes",
+        ),
+        *("ctypes", "importlib", "runpy", "pty", "pickle", "marshal", "osx_support", "sympy_parser"),
+    }
+)
+#: What functions are called that run their argument, start a program or read and write files.
+_DANGEROUS_NAMES = re.compile(
+    r"_*(system|main|popen\w*|Popen|exec\w*|eval(_\w+|uate)?|compile|spawn\w*|fork|run(_\w+)?|check_(output|call)|open(_\w+)?"
+    r"|getoutput|getstatusoutput|import_\w+|load_(module|library|source)|read_output|read_(csv|table|pickle|json|html|xml"
+    r"|hdf|sql\w*|excel|fwf)|to_(csv|pickle|json)|sympify|parse_expr|parse_maxima|lambdify|(write|save)(_\w+)?"
+    r"|unlink|remove|rmtree|rmdir|urlopen|urlretrieve|download\w*|(\w*[a-z0-9])?(File|FileHandler|FileWriter|SummaryWriter))"
 )
 _DANGEROUS_BUILTINS = frozenset(
     {
         *("eval", "exec", "execfile", "compile", "__import__", "open", "file", "getattr", "setattr", "delattr"),
         *("globals", "locals", "vars", "input", "raw_input", "breakpoint", "apply", "help", "type", "super"),
-    }
-)
-#: In a dangerous module, and harmless to construct: training scripts put them into their checkpoints.
-_COMMON = frozenset(
-    {
-        *("pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.PureWindowsPath"),
-        *("pathlib.WindowsPath", "pathlib._local.PosixPath", "io.BytesIO", "_io.BytesIO", "io.StringIO"),
     }
 )
 _SAFE_BUILTINS = frozenset(
@@ -61,10 +129,49 @@ _SAFE_BUILTINS = frozenset(
         *("range", "set", "slice", "str", "tuple"),
     }
 )
-_SAFE = frozenset({"collections.OrderedDict", "collections.Counter", "_codecs.encode"})
+_SAFE = frozenset(
+    {
+        *("collections.OrderedDict", "collections.Counter", "collections.defaultdict", "collections.deque"),
+        *(
+            "_codecs.encode",
+            "copyreg._reconstructor",
+            "copyreg.__newobj__",
+            "argparse.Namespace",
+            "types.SimpleNamespace",
+        ),
+        *("datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta", "datetime.timezone"),
+        *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "uuid.SafeUUID", "io.BytesIO", "_io.BytesIO"),
+        *("io.StringIO", "_io.StringIO", "joblib.numpy_pickle.NumpyArrayWrapper", "numpy.mean", "numpy.median"),
+        *(
+            "scipy.interpolate._bsplines.BSpline",
+            "sklearn.utils._bunch.Bunch",
+            "scipy._lib.array_api_compat.numpy._aliases.asarray",
+        ),
+        *("sklearn.feature_selection._univariate_selection.f_classif", "sklearn.cluster._kmeans._kmeans_single_lloyd"),
+    }
+)
+_PATH_SAFE = re.compile(r"pathlib\.(_local\.)?(Pure)?(Posix|Windows)?Path")
 _NUMPY_SAFE = re.compile(
     r"numpy\.(core|_core)\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|numpy\.(ndarray|dtype)"
-    r"|numpy\.dtypes\.\w+DType|numpy\.(bool_?|u?int(8|16|32|64)|float(16|32|64))"
+    r"|numpy\.dtypes\.\w+DType|numpy\.(bool_?|u?int(8|16|32|64)|float(16|32|64|128)|complex(64|128)|str_|bytes_|void"
+    r"|datetime64|timedelta64|longlong|ulonglong|longdouble|record|recarray|matrix)"
+    r"|numpy\.matrixlib\.defmatrix\.matrix|numpy\.ma(\.core)?\.(_mareconstruct|MaskedArray|MaskedConstant)"
+    r"|numpy\.random\._pickle\.__(randomstate|generator|bit_generator)_ctor"
+    r"|numpy\.random\._(mt19937\.MT19937|pcg64\.PCG64(DXSM)?|philox\.Philox|sfc64\.SFC64|generator\.Generator)"
+    r"|numpy\.random\.(mtrand\.RandomState|bit_generator\.(SeedSequence|__pyx_unpickle_SeedSequence))"
+)
+_SPARSE_SAFE = re.compile(r"scipy\.sparse\._?([a-z]{3})\.(csr|csc|coo|bsr|dia|dok|lil)_(matrix|array)")
+#: The parts of scikit-learn whose estimators only keep what they are given.
+_SKLEARN_PARTS = re.compile(
+    r"sklearn\.(linear_model|ensemble|tree|svm|neighbors|naive_bayes|preprocessing|cluster|decomposition|pipeline|compose"
+    r"|impute|feature_selection|feature_extraction|neural_network|gaussian_process|mixture|discriminant_analysis"
+    r"|calibration|isotonic|kernel_ridge|kernel_approximation|model_selection|multiclass|multioutput|dummy|covariance"
+    r"|cross_decomposition|manifold|random_projection|semi_supervised|frozen|metrics)(\.\w+)*"
+)
+_SKLEARN_SAFE = re.compile(
+    r"sklearn\._loss\.(_loss\.(__pyx_unpickle_)?Cy\w+|link\.(Interval|\w+L(ink|ogit))|loss\.(Half\w+|PinballLoss|HuberLoss"
+    r"|AbsoluteError|ExponentialLoss))|sklearn\.metrics\._dist_metrics\.(newObj|[A-Z]\w+Distance(32|64)?)"
+    r"|sklearn\.neighbors\._(kd|ball)_tree\.(newObj|(KD|Ball)Tree(32|64)?)"
 )
 _KIND = "BFloat16|Bool|Byte|Char|ComplexDouble|ComplexFloat|Double|Float|Half|Int|Long|Short"
 _TORCH_SAFE = re.compile(
@@ -79,7 +186,7 @@ _TORCH_SAFE = re.compile(
 
 
 def classify(module: str, name: str) -> str:
-    """ "safe" (on the allow-list of weights), "dangerous" or "unknown" for one import.
+    """ "safe" (on the allow-list), "dangerous" (known to be) or "unknown" for one import.
 
     >>> classify("collections", "OrderedDict"), classify("posix", "system"), classify("mylib", "Net")
     ('safe', 'dangerous', 'unknown')
@@ -90,18 +197,28 @@ def classify(module: str, name: str) -> str:
     if COMPUTED in full:
         return "dangerous"
     if root in ("builtins", "__builtin__"):
-        if name in _SAFE_BUILTINS:
+        if module == root and name in _SAFE_BUILTINS:
             return "safe"
         return "dangerous" if steps[0] in _DANGEROUS_BUILTINS or len(steps) > 1 else "unknown"
-    if full in _SAFE or _TORCH_SAFE.fullmatch(full) or _NUMPY_SAFE.fullmatch(full):
+    if _safe(module, name, full):
         return "safe"
-    if full in _COMMON:
-        return "unknown"
     parts = full.split(".")
-    if root in _DANGEROUS_ROOTS or any(".".join(parts[:n]) in _DANGEROUS_PATHS for n in range(2, len(parts) + 1)):
+    bare = [part.lstrip("_") or part for part in parts]
+    if bare[0] in _DANGEROUS_ROOTS or any(".".join(parts[:n]) in _DANGEROUS_PATHS for n in range(2, len(parts) + 1)):
         return "dangerous"
     # A dotted name walks attributes: "torch" + "serialization.os.system" reaches os through another module.
-    # Modules that import os, sys and the like also hand them out as a plain attribute.
-    if any(step in _DANGEROUS_ROOTS or (step.startswith("__") and step != "__main__") for step in steps):
+    # Modules that import os, sys and the like also hand them out as a plain attribute, often with underscores.
+    if any(step.lstrip("_") in _DANGEROUS_ROOTS or (step.startswith("__") and step != "__main__") for step in steps):
+        return "dangerous"
+    if any(step in _DANGEROUS_STEPS for step in bare) or _DANGEROUS_NAMES.fullmatch(steps[-1]):
         return "dangerous"
     return "unknown"
+
+
+def _safe(module: str, name: str, full: str) -> bool:
+    if full in _SAFE:
+        return True
+    patterns = (_TORCH_SAFE, _NUMPY_SAFE, _PATH_SAFE, _SPARSE_SAFE, _SKLEARN_SAFE)
+    if any(pattern.fullmatch(full) for pattern in patterns):
+        return True
+    return name in CLASSES and _SKLEARN_PARTS.fullmatch(module) is not None

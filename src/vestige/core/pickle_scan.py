@@ -1,9 +1,9 @@
 """What a pickle would import and call, read opcode by opcode and never executed.
 
 A pickle is a program: GLOBAL, STACK_GLOBAL and INST import any attribute of any module, REDUCE calls it. The scan
-walks the opcodes with a small symbolic stack and memo (strings and numbers keep their value, everything else is
-opaque), so that import names hidden behind memo tricks are still seen; a name that is computed at load time counts as
-dangerous. Zip and tar containers are walked in place, members are judged by content, and all work is bounded.
+follows it on a symbolic stack (`vestige.core.pickle_machine`), so that import names hidden behind memo tricks are still
+seen; a name that is computed at load time counts as dangerous. Containers are walked in place, members are judged by
+content, and all work is bounded. A file is harmless only when all of it is known.
 
 Sources: Python's ``pickletools`` documentation; Slaviero, Sour Pickles, Black Hat USA 2011; Sultanik, Never a Dill
 Moment: Exploiting Machine Learning Pickle Files, Trail of Bits 2021.
@@ -11,95 +11,29 @@ Moment: Exploiting Machine Learning Pickle Files, Trail of Bits 2021.
 
 from __future__ import annotations
 
+import ast
 import io
-import pickletools
-import re
 import struct
 import tarfile
 import zipfile
 import zlib
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from vestige.core.bounded import LimitReached, Window, escapes, printable, zip_members
 from vestige.core.errors import InputError
-from vestige.core.pickle_imports import COMPUTED, classify
+from vestige.core.model_formats import COMPRESSED, foreign_format, foreign_member, inflate
+from vestige.core.pickle_imports import COMPUTED
+from vestige.core.pickle_machine import Bounds, Machine
+from vestige.core.pickle_report import DEFAULT_LIMITS, UNVOUCHED, PickleReport, ScanLimits
 
-_CALLS = frozenset({"REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
-_INTEGERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"})
+__all__ = ["DEFAULT_LIMITS", "UNVOUCHED", "PickleReport", "ScanLimits", "scan", "scan_anything", "scan_bytes"]
+
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-_MARK = object()
 _IN_MEMORY = 64 * 2**20
+_MAX_ARRAY_HEADER = 64 * 2**10
+_ANY_RATIO = 8 * 2**20
 _SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill")
-
-
-@dataclass(frozen=True)
-class ScanLimits:
-    """Bounds of one scan; reaching one ends it with ``damaged`` set, so the file is never called clean.
-
-    max_item: bytes of one string or bytes object. max_kept: characters of strings the symbolic stack remembers.
-    max_inflated: bytes the pickles in compressed zip members may inflate to, all together. max_ratio: largest
-    compression ratio of one.
-    """
-
-    max_opcodes: int = 2_000_000
-    max_stack: int = 1_000_000
-    max_item: int = 128 * 2**20
-    max_kept: int = 64 * 2**20
-    max_imports: int = 10_000
-    max_members: int = 200_000
-    max_inflated: int = 512 * 2**20
-    max_ratio: float = 200.0
-    max_depth: int = 3
-
-
-DEFAULT_LIMITS = ScanLimits()
-
-
-@dataclass
-class PickleReport:
-    """What was found in the pickles of one file.
-
-    imports: every (module, name), once, in order. dangerous, unknown: "module.name" of those that run code or reach
-    files, processes or the network, and of those outside the allow-list of weights. places: the member each one was
-    first seen in. damaged: why the scan could not read to the end, or None. problems: oddities of the container (names
-    that leave the folder, repeated names, unreadable members). pickles, calls, opcodes: how many were read.
-    """
-
-    imports: list[tuple[str, str]] = field(default_factory=list)
-    dangerous: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    places: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    damaged: str | None = None
-    pickles: int = 0
-    calls: int = 0
-    opcodes: int = 0
-
-    @property
-    def clean(self) -> bool:
-        """Every import is on the allow-list, and everything could be read."""
-        return not (self.dangerous or self.unknown or self.damaged or self.problems)
-
-    def add_import(self, module: str, name: str, place: str) -> None:
-        verdict = classify(module, name)
-        module, name = printable(module[:200]), printable(name[:200])
-        full = f"{module}.{name}"
-        if full in self.places and (verdict != "dangerous" or full in self.dangerous):
-            return
-        self.places[full] = place
-        self.imports.append((module, name))
-        if verdict != "safe":
-            (self.dangerous if verdict == "dangerous" else self.unknown).append(full)
-
-    def add_problem(self, text: str) -> None:
-        if text not in self.problems and len(self.problems) < 100:
-            self.problems.append(text)
-
-    def add_damage(self, text: str) -> None:
-        self.damaged = self.damaged or text
 
 
 def scan(path: str | Path, limits: ScanLimits = DEFAULT_LIMITS) -> PickleReport:
@@ -129,20 +63,44 @@ def scan_bytes(data: bytes, limits: ScanLimits = DEFAULT_LIMITS) -> PickleReport
 
 
 def _run(file: Any, size: int, place: str, limits: ScanLimits) -> PickleReport:
-    scanner = _Scanner(PickleReport(), limits)
+    scanner = Scanner(PickleReport(), limits)
     try:
-        scanner.content(Window(file, 0, size, limits.max_item), place, 0)
+        scanner.content(Window(file, 0, size, limits.max_item), printable(place), 0)
     except LimitReached as reached:
         scanner.report.add_damage(str(reached))
-    return scanner.report
+    return scanner.finish()
 
 
-class _Scanner:
+def scan_anything(path: str | Path, weights: bool = False, limits: ScanLimits = DEFAULT_LIMITS) -> PickleReport:
+    """As `scan`, for a file that need be no pickle: it tells of what a reader of pickles would import from it.
+
+    weights: it is a file of raw weights, whose bytes are tried as a pickle only.
+    """
+    size = Path(path).stat().st_size
+    with Path(path).open("rb") as file:
+        scanner, window = Scanner(PickleReport(), limits), Window(file, 0, size, limits.max_item)
+        try:
+            if weights:
+                scanner.possible_opcodes(window, 0, printable(Path(path).name), 0)
+            else:
+                scanner.possible(window, printable(Path(path).name), 0)
+        except LimitReached as reached:
+            if not weights:  # raw weights that look like an item longer than any pickle's
+                scanner.report.add_damage(str(reached))
+    return scanner.finish()
+
+
+class Scanner:
     """One scan in progress: where its findings go, and its bounds."""
 
-    def __init__(self, report: PickleReport, limits: ScanLimits) -> None:
+    def __init__(self, report: PickleReport, limits: ScanLimits, bounds: Bounds | None = None) -> None:
         self.report, self.limits = report, limits
+        self.bounds = bounds or Bounds(limits.max_opcodes, limits.max_stack, limits.max_kept)
         self.inflated = 0
+
+    def finish(self) -> PickleReport:
+        self.report.opcodes, self.report.calls = self.bounds.opcodes, self.bounds.calls
+        return self.report
 
     def content(self, window: Window, place: str, depth: int) -> None:
         """Scan whatever a stretch of bytes is."""
@@ -150,25 +108,64 @@ class _Scanner:
             raise LimitReached(f"{place} is nested deeper than the limit of {self.limits.max_depth} levels")
         head = window.read(300)
         window.seek(0)
-        if head[:4] == b"PK\x03\x04":
+        packing = next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
+        foreign = foreign_format(head, place)
+        if head[:2] == b"PK" and head[2:4] in (b"\x03\x04", b"\x05\x06"):
             self.zip(window, place, depth)
         elif head[257:262] == b"ustar":
             self.tar(window, place, depth)
         elif head[:6] == b"\x93NUMPY":
             self.npy(window, place)
+        elif packing is not None:
+            self.packed(window, packing, place, depth)
+        elif foreign is not None:
+            self.report.add_problem(f"{place} is {foreign}, which is not examined")
+            self.possible(window, place, depth)
         else:
+            if depth == 0 and zipfile.is_zipfile(cast(Any, window)):
+                self.report.add_problem(f"{place} is also a zip archive, behind other bytes")
+            window.seek(0)
             self.stream(window, place, depth)
 
+    def packed(self, window: Window, packing: str, place: str, depth: int) -> None:
+        """A compressed stream, as joblib writes and reads it."""
+        left = self.limits.max_inflated - self.inflated
+        try:
+            data = inflate(window.read(), packing, left)
+        except LimitReached:
+            raise
+        except Exception as error:  # the libraries raise many types on damaged streams
+            self.report.add_damage(f"{place} cannot be inflated ({packing}: {str(error)[:100]})")
+            return
+        self.inflated += len(data)
+        if len(data) >= left:
+            raise LimitReached(f"{place} inflates above the limit of {self.limits.max_inflated / 2**20:.0f} MiB")
+        self.content(Window(io.BytesIO(data), 0, len(data), self.limits.max_item), f"{place} ({packing})", depth + 1)
+
     def possible(self, window: Window, place: str, depth: int) -> None:
-        """Scan what may only look like a pickle, and report it when it imports something."""
-        trial = _Scanner(PickleReport(opcodes=self.report.opcodes), self.limits)
-        trial.content(window, place, depth + 1)
-        self.report.opcodes = trial.report.opcodes
-        if trial.report.dangerous or (trial.report.imports and not trial.report.damaged):
-            self.report.pickles += trial.report.pickles
-            self.report.calls += trial.report.calls
+        """Scan what may only look like a pickle, and report it when it names something dangerous or reads to a STOP."""
+        trial = Scanner(PickleReport(), self.limits, self.bounds)
+        foreign = foreign_format(window.read(300), place)
+        window.seek(0)
+        if foreign is not None:
+            trial.one(window, window.size, place, depth + 1)
+        else:
+            trial.content(window, place, depth + 1)
+        named = [name for name in trial.report.dangerous if COMPUTED not in name]
+        if named or (trial.report.imports and not trial.report.damaged):
+            self.report.pickles += max(trial.report.pickles, 1)
             for module, name in trial.report.imports:
                 self.report.add_import(module, name, trial.report.places[f"{module}.{name}"])
+
+    def one(self, window: Window, size: int, place: str, depth: int) -> None:
+        """One pickle from where the reader stands; what is no pickle counts as damage."""
+        try:
+            self.pickle(window, size, place, depth)
+            self.report.pickles += 1
+        except LimitReached:
+            raise
+        except Exception as error:  # readers raise many types on bytes that are no pickle
+            self.report.add_damage(f"{place} breaks off ({_reason(error)})")
 
     def stream(self, window: Window, place: str, depth: int) -> None:
         """Pickles that follow each other; torch's legacy format has five, then raw storages."""
@@ -178,76 +175,58 @@ class _Scanner:
         while reader.tell() < window.size and not (torch_legacy and count == 5):
             begin = reader.tell()
             try:
-                result = self.pickle(reader, place, depth)
+                result = self.pickle(reader, window.size, place, depth)
             except LimitReached:
                 raise
-            except Exception as error:  # pickletools raises many types on bytes that are no pickle
+            except Exception as error:  # readers raise many types on bytes that are no pickle
                 if count and not torch_legacy:
                     self.report.add_problem(f"{place} holds {window.size - begin} bytes after its last pickle")
                 else:
-                    reason = " ".join(str(error).split())[:100] or type(error).__name__
-                    self.report.add_damage(f"{place} breaks off at byte {reader.tell()} ({reason})")
+                    self.report.add_damage(f"{place} breaks off at byte {reader.tell()} ({_reason(error)})")
                 return
             count += 1
             self.report.pickles += 1
             torch_legacy = torch_legacy or (count == 1 and result == _TORCH_MAGIC)
 
-    def pickle(self, reader: io.BytesIO | Window, place: str, depth: int) -> Any:
-        """Follow one pickle to STOP; returns the value on top of the stack where it is a number or a string."""
-        report, limits = self.report, self.limits
-        stack: list[Any] = []
-        memo: dict[Any, Any] = {}
-        kept, protocol = 0, 0
-        for op, argument, _ in pickletools.genops(cast(Any, reader)):
-            arg: Any = argument
-            code = op.name
-            report.opcodes += 1
-            report.calls += code in _CALLS
-            if report.opcodes > limits.max_opcodes:
-                raise LimitReached(f"{place} has more opcodes than the limit of {limits.max_opcodes}")
-            if max(len(stack), len(memo)) > limits.max_stack:
-                raise LimitReached(f"{place} needs a stack or memo above the limit of {limits.max_stack}")
-            value: Any = None
-            if code == "STOP":
-                return stack[-1] if stack else None
-            if code == "PROTO":
-                protocol = max(protocol, arg)
-            elif code in ("GLOBAL", "INST"):
-                self.imported(arg.split(" ", 1), protocol, place)
-            elif code == "STACK_GLOBAL":
-                self.imported(stack[-2:], protocol, place)
-            elif code in ("EXT1", "EXT2", "EXT4"):
-                self.imported(["copyreg", f"extension code {arg}"], protocol, place)
-            elif code in ("GET", "BINGET", "LONG_BINGET"):
-                value = memo.get(arg)
-            elif code in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-                memo[len(memo) if arg is None else arg] = stack[-1] if stack else None
-                continue
-            elif code == "DUP":
-                stack.append(stack[-1] if stack else None)
-                continue
-            elif isinstance(arg, bytes | bytearray):
-                # bytes may be a pickle or a torch archive again, which torch.storage._load_from_bytes would load
-                if arg[:4] == b"PK\x03\x04" or (len(arg) > 4 and arg[0] == 0x80 and 2 <= arg[1] <= 5):
-                    inner = Window(io.BytesIO(arg), 0, len(arg), limits.max_item)
-                    self.possible(inner, f"{place} (bytes inside)", depth)
-            elif isinstance(arg, str) and code != "PERSID":
-                kept += len(arg)
-                value = arg if len(arg) <= 4096 and kept <= limits.max_kept else None
-            elif code in _INTEGERS:
-                value = arg
-            _pop(stack, op)
-            stack.extend(_MARK if x is pickletools.markobject else value for x in op.stack_after)
-        return None
+    def pickle(self, reader: io.BytesIO | Window, size: int, place: str, depth: int) -> Any:
+        """Follow one pickle to STOP; returns the value on top of the stack where it is known."""
+        if depth > self.limits.max_depth + 1:
+            raise LimitReached(f"{place} is nested deeper than the limit of {self.limits.max_depth} levels")
 
-    def imported(self, names: list[Any], protocol: int, place: str) -> None:
-        """Record an import; anything but two strings read from the file is a name computed at load time."""
-        module, name = [COMPUTED] * (2 - len(names)) + [x if isinstance(x, str) else COMPUTED for x in names]
-        if protocol < 3:  # these protocols spell Python 2's names, which Python 3 translates
-            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        if len(self.report.imports) >= self.limits.max_imports:
-            raise LimitReached(f"{place} has more imports than the limit of {self.limits.max_imports}")
-        self.report.add_import(module, name, place)
+        def nested(data: bytes) -> None:
+            # bytes may be a pickle or a torch archive again, which torch.storage._load_from_bytes would load
+            if data[:4] == b"PK\x03\x04" or (len(data) > 4 and data[0] == 0x80 and data[1] <= 5):
+                inner = Window(io.BytesIO(data), 0, len(data), self.limits.max_item)
+                self.possible(inner, f"{place} (bytes inside)", depth)
+
+        def array(begin: int, count: int) -> None:
+            end = reader.tell()
+            head = reader.seek(begin) and reader.read(min(count, 2**20))
+            inner = Window(io.BytesIO(head or b""), 0, len(head or b""), self.limits.max_item)
+            for at in {0, 1} if count else ():  # with and without the byte that counts the padding
+                self.possible_opcodes(inner, at, f"{place} (array)", depth)
+            reader.seek(end)
+
+        def imported(module: str, name: str) -> None:
+            if len(self.report.imports) >= self.limits.max_imports:
+                raise LimitReached(f"{place} has more imports than the limit of {self.limits.max_imports}")
+            self.report.add_import(module, name, place)
+
+        machine = Machine(
+            reader, size, self.bounds, place, imported, nested, self.report.add_problem,
+            lambda inner: self.pickle(inner, size, place, depth + 1), array,
+        )  # fmt: skip
+        return machine.run()
+
+    def possible_opcodes(self, window: Window, begin: int, place: str, depth: int) -> None:
+        """The bytes of an array, as a reader would take them that does not know joblib's arrays."""
+        trial = Scanner(PickleReport(), self.limits, self.bounds)
+        window.seek(begin)
+        trial.one(window, window.size, place, depth + 1)
+        for module, name in trial.report.imports:
+            named = f"{module}.{name}" in trial.report.dangerous and COMPUTED not in (module, name)
+            if named or trial.report.pickles:
+                self.report.add_import(module, name, place)
 
     def zip(self, window: Window, place: str, depth: int) -> None:
         report = self.report
@@ -260,6 +239,9 @@ class _Scanner:
             return
         if sum(member.compress_size for member in members) > window.size:
             raise LimitReached(f"{place} has members that overlap, which would be read above the limit of once each")
+        names = [member.filename.lower() for member in members]
+        torch = any(name.split("/")[-1] == "data.pkl" for name in names)
+        known = torch or all(name.endswith(".npy") for name in names)
         seen: set[str] = set()
         for member in members:
             name = printable(member.filename[:200])
@@ -271,6 +253,11 @@ class _Scanner:
             content = self.member(window, member, f"{place}/{name}")
             if content is not None:
                 self.if_pickle(content, name, f"{place}/{name}", depth)
+            if (kind := foreign_member(name)) is not None:
+                report.add_problem(f"{place} holds {kind}, which is not examined: {name}")
+                known = True
+        if depth == 0 and not known:
+            report.add_problem(f"{place} is an archive of no kind that is known here")
 
     def member(self, window: Window, member: zipfile.ZipInfo, place: str) -> Window | None:
         """The content of a zip member from its raw bytes: flags and checksums a loader may ignore hide nothing."""
@@ -295,7 +282,7 @@ class _Scanner:
         if member.compress_type != zipfile.ZIP_DEFLATED:
             report.add_problem(f"{place} cannot be read: its compression method {member.compress_type} is unusual")
             return None
-        if member.file_size > max(2**20, limits.max_ratio * member.compress_size):
+        if member.file_size > max(_ANY_RATIO, limits.max_ratio * member.compress_size):
             report.add_problem(f"{place} claims {member.file_size} bytes from {member.compress_size}, like a zip bomb")
             return None
         try:
@@ -340,7 +327,7 @@ class _Scanner:
         window.seek(0)
         if not _likely(name, head):
             return
-        certain = head[:6] == b"\x93NUMPY" or (head[0] == 0x80 and name.lower().endswith(_SUFFIXES))
+        certain = head[:6] == b"\x93NUMPY" or name.lower().endswith(_SUFFIXES)
         if certain:
             self.content(window, place, depth + 1)
         else:
@@ -350,22 +337,36 @@ class _Scanner:
         """A numpy file: arrays of objects carry a pickle after the header."""
         head = window.read(12).ljust(12, b"\0")
         begin, form = (12, "<L") if head[6] >= 2 else (10, "<H")
-        length = min(struct.unpack_from(form, head, 8)[0], 2**16)
-        if re.search(rb"['\"][|<>=]?O['\"]", window.part(begin, length).read()):
+        length = struct.unpack_from(form, head, 8)[0]
+        try:
+            text = window.part(begin, length).read().decode("latin-1").strip()
+            if len(text) > _MAX_ARRAY_HEADER:
+                raise ValueError("it is longer than 64 kB")
+            objects = _holds_objects(ast.literal_eval(text)["descr"])
+        except LimitReached:
+            raise
+        except Exception as error:  # the parser raises many types on what is no table
+            self.report.add_damage(f"{place} has a header that cannot be read ({_reason(error)})")
+            objects = True
+        if objects:
             self.stream(window.part(begin + length, window.size), place, self.limits.max_depth)
+
+
+def _holds_objects(descr: Any) -> bool:
+    """Whether the ``descr`` of a numpy file names Python objects, in any field."""
+    if isinstance(descr, str):
+        return "O" in descr or "object" in descr.lower()
+    if isinstance(descr, tuple):  # (dtype, shape)
+        return _holds_objects(descr[0]) if descr else True
+    if isinstance(descr, list):  # (name, dtype) or (name, dtype, shape)
+        return any(len(field) < 2 or _holds_objects(field[1]) for field in descr)
+    return True
+
+
+def _reason(error: Exception) -> str:
+    return printable(" ".join(str(error).split())[:100]) or type(error).__name__
 
 
 def _likely(name: str, head: bytes) -> bool:
     binary = len(head) > 1 and head[0] == 0x80 and head[1] <= 5
     return binary or head[:6] == b"\x93NUMPY" or (bool(head) and name.lower().endswith(_SUFFIXES))
-
-
-def _pop(stack: list[Any], op: pickletools.OpcodeInfo) -> None:
-    """Take from the stack what an opcode consumes, up to the last mark where it says so."""
-    count = len(op.stack_before)
-    if pickletools.markobject in op.stack_before or (op.name == "POP" and stack and stack[-1] is _MARK):
-        while stack and stack.pop() is not _MARK:
-            pass
-        count = op.stack_before.index(pickletools.markobject) if op.name != "POP" else 0
-    if count:
-        del stack[-count:]

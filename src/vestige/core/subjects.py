@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vestige.core.errors import InputError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits
+from vestige.core.model_formats import MODEL_ENDINGS, foreign_format
 from vestige.core.picture import ImageSubject
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageSubject", "open_subject"]
 
-MODEL_FORMATS = ("safetensors", "pickle", "zip")
-#: Old pickles have no signature; for them alone the ending decides.
-MODEL_SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
+MODEL_FORMATS = ("safetensors", "pickle", "zip", "npy")
+#: Old pickles, and models of some other kinds, have no signature; for them alone the ending decides.
+MODEL_SUFFIXES = MODEL_ENDINGS
 
 
 def open_subject(
@@ -58,7 +59,7 @@ def open_subject(
         from vestige.core.dataset import DatasetSubject
 
         return DatasetSubject.open(path)
-    if kind in MODEL_FORMATS or path.suffix.lower() in MODEL_SUFFIXES:
+    if kind in MODEL_FORMATS or path.suffix.lower() in MODEL_SUFFIXES or foreign_format(head, path.name):
         from vestige.core.checkpoint import ModelSubject
 
         return ModelSubject.open(path)

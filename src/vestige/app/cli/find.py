@@ -81,6 +81,6 @@ def find(
         quiet=quiet,
         model=model,
     )
-    if code == errors.TRACE_FOUND and not exit_code:
+    if code == errors.TRACE_FOUND and not exit_code and not finding.are_models(paths):
         code = errors.OK
     raise typer.Exit(code)

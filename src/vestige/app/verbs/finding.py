@@ -14,10 +14,21 @@ from vestige.app.report.html import ReportItem, render_html
 from vestige.app.report.json_report import to_json_report, to_json_single
 from vestige.app.report.markup import visible
 from vestige.app.report.text import render_batch, render_text
-from vestige.core.errors import BAD_INPUT, OK, PARTIAL, TRACE_FOUND, Interrupted, UsageError
+from vestige.core.errors import (
+    BAD_INPUT,
+    OK,
+    PARTIAL,
+    TRACE_FOUND,
+    UNVOUCHED,
+    Interrupted,
+    UsageError,
+    VestigeError,
+)  # fmt: skip
 from vestige.core.files import write_atomic, write_json
+from vestige.core.findings import Finding
 from vestige.core.image_io import Limits
 from vestige.core.keys import load_key
+from vestige.core.model_formats import foreign_format, is_compressed_model
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 from vestige.core.subjects import MODEL_FORMATS, MODEL_SUFFIXES
 from vestige.core.video import sample_times
@@ -29,8 +40,8 @@ def run(
     every: float | None = None, model: Path | None = None,
 ) -> int:  # fmt: skip
     """Examine, print and write; returns the exit code (TRACE_FOUND when something was flagged)."""
-    if len(paths) == 1 and _is_model(paths[0]):
-        return _scan_model(paths[0], as_json, quiet)
+    if are_models(paths):
+        return _scan_models(paths, as_json, quiet)
     from vestige.core.panel import shared_panel
 
     secrets = tuple(load_key(k) for k in keys)
@@ -106,30 +117,62 @@ def _copies(files: Sequence[Path], results: Sequence[ReportItem]) -> list[Any]:
     return system("duplicates").load()().group([p for p in files if str(p) in readable])
 
 
+def are_models(paths: Sequence[Path]) -> bool:
+    """Whether every path is a model, by its content, or by its ending where the content has no signature."""
+    return bool(paths) and all(_is_model(path) for path in paths)
+
+
 def _is_model(path: Path) -> bool:
     if path.is_dir():
         return (path / "model_index.json").is_file() or (path / "config.json").is_file()
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        kind = sniff(file.read(300))
-    known = (*IMAGE_FORMATS, *VIDEO_FORMATS)
-    return kind in MODEL_FORMATS or (kind not in known and path.suffix.lower() in MODEL_SUFFIXES)
+        head = file.read(300)
+    kind, named = sniff(head), path.suffix.lower() in MODEL_SUFFIXES or is_compressed_model(head, path)
+    if kind in (*IMAGE_FORMATS, *VIDEO_FORMATS):
+        return named and _opens(path)  # a picture's bytes can be a pickle too, and its name decides who reads it
+    return kind in MODEL_FORMATS or named or foreign_format(head, path.name) is not None
 
 
-def _scan_model(path: Path, as_json: bool, quiet: bool) -> int:
+def _opens(path: Path) -> bool:
+    from vestige.core.checkpoint import ModelSubject
+
+    try:
+        ModelSubject.open(path)
+    except VestigeError:
+        return False
+    return True
+
+
+def _scan_models(paths: Sequence[Path], as_json: bool, quiet: bool) -> int:
+    """Scan each model; the exit code is that of the worst answer: dangerous, not to be vouched for, unreadable."""
+    from vestige.core.catalogue import system
+    from vestige.core.checkpoint import ModelSubject
+
+    scanner, codes, documents = system("pickle_scan").load()(), [], []
+    for path in paths:
+        try:
+            finding = scanner.find(ModelSubject.open(path))
+        except VestigeError as error:
+            if len(paths) == 1:
+                raise
+            print(f"vestige: {visible(str(error))}", file=sys.stderr)
+            codes.append(PARTIAL)
+            continue
+        documents.append({"schema": 1, "source": str(path), "findings": [finding.to_dict()]})
+        codes.append({"dangerous": TRACE_FOUND, "harmless": OK}.get(finding.details.get("answer", ""), UNVOUCHED))
+        if not as_json and not quiet:
+            _say(path, finding)
+    if as_json:
+        print(json.dumps(documents[0] if len(paths) == 1 else {"schema": 1, "models": documents}, indent=2))
+    return next((code for code in (TRACE_FOUND, UNVOUCHED, PARTIAL) if code in codes), OK)
+
+
+def _say(path: Path, finding: Finding) -> None:
     from rich.console import Console
 
-    from vestige.core.catalogue import system
-    from vestige.core.subjects import open_subject
-
-    subject = open_subject(path)
-    finding = system("pickle_scan").load()().find(subject)
-    if as_json:
-        print(json.dumps({"schema": 1, "source": str(path), "findings": [finding.to_dict()]}, indent=2))
-    elif not quiet:
-        console = Console()
-        console.print(f"{path}: {finding.summary}", markup=False, highlight=False)
-        for line in finding.evidence:
-            console.print(f"  {line}", markup=False, highlight=False)
-    return TRACE_FOUND if finding.flagged else OK
+    console = Console()
+    console.print(visible(f"{path}: {finding.summary}"), markup=False, highlight=False, soft_wrap=True)
+    for line in finding.evidence:
+        console.print(f"  {visible(line)}", markup=False, highlight=False, soft_wrap=True)
