@@ -14,12 +14,12 @@ from tests.bench.killing import records_after_a_kill
 from tests.data.test_forensic_sets import MAKERS
 from vestige.app.verbs import benching_forensics
 from vestige.bench import methods as bench_methods
+from vestige.bench.forensics import cells as forensics_cells
+from vestige.bench.forensics import methods as forensics_methods
+from vestige.bench.forensics import protocol as forensics
 from vestige.bench.forensics.cells import examined, ladder
 from vestige.bench.forensics.data import prepare
 from vestige.bench.forensics.methods import Floor, methods
-from vestige.bench.forensics.protocol import cells as forensics_cells
-from vestige.bench.forensics.protocol import methods as forensics_methods
-from vestige.bench.forensics.protocol import protocol as forensics
 from vestige.bench.forensics.table import COLUMNS
 from vestige.core.catalogue import System
 from vestige.core.errors import OK, PARTIAL, InputError, Interrupted, UsageError

@@ -14,9 +14,9 @@ from vestige.app.verbs import benching
 from vestige.bench import methods as bench_methods
 from vestige.bench.digests import code_digest
 from vestige.bench.methods import Method
+from vestige.bench.watermark import protocol as watermark
 from vestige.bench.watermark.cells import Settings, agreement, score
 from vestige.bench.watermark.methods import methods
-from vestige.bench.watermark.protocol import protocol as watermark
 from vestige.bench.watermark.table import COLUMNS, rows
 from vestige.core.catalogue import System
 from vestige.core.errors import OK, PARTIAL, InputError, Interrupted, UsageError

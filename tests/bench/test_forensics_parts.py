@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vestige.bench.forensics import made as forensics_made
 from vestige.bench.forensics.cells import LADDER, ladder
 from vestige.bench.forensics.made import made_edits, made_fakes
 from vestige.bench.forensics.methods import methods
-from vestige.bench.forensics.protocol import made as forensics_made
 from vestige.core.errors import UsageError
 from vestige.core.image_io import decode, encode
 
