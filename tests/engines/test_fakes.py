@@ -134,16 +134,15 @@ def test_squares_without_photographs_are_scenes(tmp_path, monkeypatch):
 
 
 def test_the_recipe_of_the_autoencoder(tmp_path, photographs):
-    path = ROOT / "recipes/forensics/zoo_vae.py"
-    assert run(str(path), tmp_path, data=tmp_path, set_=[*QUICK, "steps=2"], device="cpu", quiet=True) == 0
+    assert run("zoo_vae", tmp_path, data=tmp_path, set_=[*QUICK, "steps=2"], device="cpu", quiet=True) == 0
     assert json.loads((tmp_path / "metrics.json").read_text())["evaluation"]["psnr"] > 3
     assert autoencoder_source(tmp_path / "vae")(photographs).shape == photographs.shape
 
 
 @pytest.mark.parametrize("code", ["noise", "picture"])
 def test_the_recipe_of_the_generator(tmp_path, photographs, code):
-    path, words = ROOT / "recipes/forensics/zoo_gan.py", [*QUICK, "steps=3", "base=8", f"code={code}"]
-    assert run(str(path), tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    words = [*QUICK, "steps=3", "base=8", f"code={code}"]
+    assert run("zoo_gan", tmp_path, data=tmp_path, set_=words, device="cpu", quiet=True) == 0
     figures = json.loads((tmp_path / "metrics.json").read_text())["evaluation"]
     assert figures["spread of photographs"] > 0.01
     assert ("psnr" in figures) == (code == "picture")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,10 +122,9 @@ def test_without_trained_controls_the_command_is_named(tmp_path, monkeypatch, ti
 
 def test_the_recipe_writes_controls_that_are_found(tmp_path, monkeypatch, tiny_model, images):
     save_pipeline(tmp_path / "scenes_text2image", tiny_model)
-    recipe = Path(__file__).parents[2] / "recipes/watermark/ctrlregen.py"
-    words = ["steps=2", "batch_size=4", "validate_every=0", "scenes=8", "ema=0.5", "precision=32"]
+    words = ["steps=2", "batch_size=4", "validate_every=0", "scenes=8", "size=32", "ema=0.5", "precision=32"]
     words.append(f"pipeline={tmp_path / 'scenes_text2image'}")
-    assert run(str(recipe), tmp_path / "run", data=tmp_path, set_=words, device="cpu", quiet=True) == 0
+    assert run("ctrlregen", tmp_path / "run", data=tmp_path, set_=words, device="cpu", quiet=True) == 0
     evaluation = json.loads((tmp_path / "run" / "metrics.json").read_text())["evaluation"]
     assert set(evaluation) == {"loss, edges alone", "loss, tokens alone", "loss, no controls"}
     (tmp_path / "run" / "ctrlregen.safetensors").rename(tmp_path / "ctrlregen.safetensors")
@@ -135,7 +133,7 @@ def test_the_recipe_writes_controls_that_are_found(tmp_path, monkeypatch, tiny_m
     assert shipped.thresholds == (50, 100)
     assert shipped.remove(images[:1], steps=2).shape == (1, 3, 16, 16)
     with pytest.raises(UsageError, match="sizes"):
-        run(str(recipe), tmp_path / "no", data=tmp_path, set_=["sizes=huge"], device="cpu", quiet=True)
+        run("ctrlregen", tmp_path / "no", data=tmp_path, set_=["sizes=huge"], device="cpu", quiet=True)
 
 
 def test_removal_starts_from_noise_or_from_the_picture(system, images):
