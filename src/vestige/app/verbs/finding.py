@@ -20,6 +20,7 @@ from vestige.core.errors import (
     PARTIAL,
     TRACE_FOUND,
     UNVOUCHED,
+    InputError,
     Interrupted,
     UsageError,
     VestigeError,
@@ -45,6 +46,8 @@ def run(
     from vestige.core.panel import shared_panel
 
     secrets = tuple(load_key(k) for k in keys)
+    if model is not None and not model.exists():
+        raise InputError(f"{model} does not exist; check --model.")
     weights = str(model or "")
     shared_panel(secrets, tuple(only), weights)  # an unknown examiner is refused before any file is read
     sample_times(1.0, every)  # and so is a spacing of frames that makes no sense
