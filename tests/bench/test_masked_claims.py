@@ -95,7 +95,7 @@ def test_a_recipe_learns_measures_and_writes_an_encoder(slug, packs, tmp_path, m
 
 @pytest.mark.parametrize("classes", [False, True])
 def test_a_folder_of_pictures_is_learned_from(classes, tmp_path):
-    for i, pixels in enumerate(pictures(24, 3)):
+    for i, pixels in enumerate(pictures(48, 3)):
         folder = tmp_path / "mine" / (str(i % 2) if classes else "")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).resize((50, 40)).save(folder / f"{i}.png")
