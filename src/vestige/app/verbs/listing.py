@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vestige.app.verbs.systems_groups import by_verb, counts
+from vestige.app.verbs.systems_groups import by_verb, counts, evidence_of
 from vestige.app.verbs.systems_pages import to_markdown, write_pages
-from vestige.bench.store import STATUSES, evidence, lacking, recorded, recorded_runs, records_root, status
+from vestige.bench.store import STATUSES, lacking, recorded, recorded_runs, records_root, status
 from vestige.claims import claims_of
 from vestige.core.catalogue import ROLES, WINGS, System, system, systems
 from vestige.core.errors import OK, UsageError
@@ -66,7 +66,7 @@ def _print_list(chosen: list[System], root: Path) -> None:
             table.add_column(column, overflow="fold", no_wrap=column in ("verb", "system"))
         for verb, entries in by_verb(by_status[name]).items():
             for i, s in enumerate(entries):
-                said = (evidence(s, root) if s.kind == "paper" else "") if name == "works" else lacking(s, root)
+                said = evidence_of(s, root) if name == "works" else lacking(s, root)
                 table.add_row(verb if i == 0 else "", s.slug, s.name, said)
         console.print(table)
     if by_status["planned"]:
@@ -91,7 +91,7 @@ def row(s: System, root: Path) -> dict[str, Any]:
         "subject": s.subject,
         "status": status(s, root),
         "lacking": lacking(s, root),
-        "evidence": evidence(s, root),
+        "evidence": evidence_of(s, root),
         "commands": [
             {"words": c.words, "takes": c.takes, "gives": c.gives, "exit_code": c.exit_code} for c in s.commands
         ],
@@ -121,7 +121,7 @@ def one(s: System, root: Path) -> str:
     lines += [f"  {source}"] if source else []
     why = lacking(s, root)
     lines.append(f"  {s.wing}; {status(s, root)}{f' ({why})' if why and s.target else ''}")
-    lines.append(f"  evidence: {evidence(s, root)}")
+    lines.append(f"  evidence: {evidence_of(s, root)}")
     if s.commands:
         lines += ["", "Commands (they work as they stand in a folder made by 'vestige starter')"]
         for c in s.commands:

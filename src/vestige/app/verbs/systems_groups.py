@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from vestige.bench.store import evidence
+from vestige.claims import claims_of
 from vestige.core.catalogue import ALL_VERBS, System
+
+#: What the verbs use where no method is named.
+DEFAULTS = ("panel", "spread_spectrum", "text_blackbox", "face_obscure", "nlm", "inpaint_classic", "lanczos")
+
+
+def evidence_of(s: System, root: Path) -> str:
+    """What its claims came to; reference methods make none."""
+    return "reference method" if s.kind == "baseline" and not claims_of(s) else evidence(s, root)
 
 
 def counts(by_status: dict[str, list[System]]) -> str:
@@ -23,4 +35,9 @@ def by_verb(entries: list[System]) -> dict[str, list[System]]:
     for s in entries:
         verb = s.commands[0].verb if s.commands else s.roles[0].replace("generate", "make")
         found.setdefault(verb, []).append(s)
-    return {verb: sorted(found[verb], key=lambda s: (s.kind == "paper", s.slug)) for verb in found if found[verb]}
+    return {verb: sorted(found[verb], key=_default_first) for verb in found if found[verb]}
+
+
+def _default_first(s: System) -> tuple[bool, bool, str]:
+    """What a verb uses when no method is named comes first, then reference methods, then published systems."""
+    return s.slug not in DEFAULTS, s.kind == "paper", s.slug

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vestige.app.verbs.systems_groups import by_verb, counts
+from vestige.app.verbs.systems_groups import by_verb, counts, evidence_of
 from vestige.bench.store import STATUSES, evidence, lacking, recorded, recorded_runs, status
 from vestige.claims import claims_of
 from vestige.core.catalogue import System, systems
@@ -45,7 +45,7 @@ def to_markdown(root: Path) -> str:
             ]
             for s in entries:
                 source = ", ".join(filter(None, (s.title, s.venue)))
-                said = evidence(s, root) if s.kind == "paper" or claims_of(s) else "reference method"
+                said = evidence_of(s, root)
                 why = lacking(s, root)
                 cells = (
                     f"[`{s.slug}`](systems/{s.slug}.md)",
@@ -94,7 +94,7 @@ def page(s: System, root: Path, curves: Sequence[str] = ()) -> str:
     source = ", ".join(filter(None, (s.title, s.venue)))
     why = f" ({lacking(s, root)})" if lacking(s, root) else ""
     lines = [f"# {s.slug}", "", f"{s.name}.", "", *([f"Source: {source}.", ""] if source else [])]
-    lines += [f"Wing {s.wing}; status **{status(s, root)}**{why}; evidence: {evidence(s, root)}.", ""]
+    lines += [f"Wing {s.wing}; status **{status(s, root)}**{why}; evidence: {evidence_of(s, root)}.", ""]
     if s.commands:
         lines += ["## Use", "", "In a folder made by `vestige starter`:", "", "| command | in | out |", "|---|---|---|"]
         lines += [f"| `{_cell(c.words)}` | {_cell(c.takes)} | {_cell(c.gives)} |" for c in s.commands] + [""]
