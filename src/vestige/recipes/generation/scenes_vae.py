@@ -3,14 +3,14 @@
     vestige learn scenes_vae
     vestige learn scenes_vae --variant house   # of the house generator: eight channels, three hours of one core
 
-The sides shrink by four, to 16×16 latents of four or eight channels; the middle blocks attend. The base of the marks that live
-in an image decoder (WOUAF, Stable Signature, Safe-SD) and of latent diffusion on scenes. Half of a batch are crops of
-the photos pack, where the data folder has it; otherwise all of it is rendered scenes.
+The sides shrink by four, to 16×16 latents of four or eight channels; the middle blocks attend. The base of the marks
+that live in an image decoder (WOUAF, Stable Signature, Safe-SD) and of latent diffusion on scenes. Half of a batch are
+crops of the photos pack, where the data folder has it; otherwise all of it is rendered scenes.
 
 Presets: "cpu" (decoder of 0.87 M weights, 15 minutes on one core), "house" (1.5 M) and "gpu" (decoder of 6 M; add
 --set steps=20000 --set batch_size=64 --set precision=auto). Options: size in pixels; latent, the channels of the
-latents; scenes to render, and held, those to judge by; share of photographs; limit, the number of photographs, 0 all; kl, the weight of the KL term;
-edges, that of the gradient term (see `vestige.nn.vae.vae_loss`).
+latents; scenes to render, and held, those to judge by; share of photographs; limit, the number of photographs, 0 all;
+kl, the weight of the KL term; edges, that of the gradient term (see `vestige.nn.vae.vae_loss`).
 
 Result: the folder "vae", read by ``AutoencoderKL.from_pretrained(OUT / "vae")``, with scaling_factor = 1 / standard
 deviation of the latents.
@@ -113,7 +113,8 @@ RECIPE = Recipe(
     ),
     reach={"scenes psnr": "26 dB on scenes held out, at 16×16×4 latents"},
     options={
-        "preset": "cpu", "latent": 4, "size": 64, "scenes": 4000, "held": 128, "share": 0.5, "limit": 0, "kl": 1e-6, "edges": 0.5,
+        "preset": "cpu", "latent": 4, "size": 64, "scenes": 4000, "held": 128, "share": 0.5, "limit": 0,
+        "kl": 1e-6, "edges": 0.5,
     },
     variants={
         "default": Variant("four channels, the base of the marks in image decoders"),
