@@ -14,18 +14,23 @@ from torch.nn import functional as F
 from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, MissingDependencyError, UsageError
 from vestige.core.files import read_json, write_atomic
+from vestige.nn.efficientnet import EfficientNetConfig, EfficientNetLite, pretrained
 from vestige.nn.resnet import RESNETS, ResNet, ResNetConfig
 from vestige.nn.vit import VITS, ViT, ViTConfig
 from vestige.nn.vit_weights import vit_from_weights
 
-_KINDS: dict[str, tuple[Any, Any]] = {"vit": (ViT, ViTConfig), "resnet": (ResNet, ResNetConfig)}
+_KINDS: dict[str, tuple[Any, Any]] = {
+    "vit": (ViT, ViTConfig), "resnet": (ResNet, ResNetConfig), "efficientnet": (EfficientNetLite, EfficientNetConfig),
+}  # fmt: skip
+#: The name under which the network of the extra of this name is loaded.
+FEATURES = "features"
 
 
-def save_backbone(model: ViT | ResNet, path: str | Path) -> None:
+def save_backbone(model: ViT | ResNet | EfficientNetLite, path: str | Path) -> None:
     """Write one of our encoders as safetensors, its configuration in the header; `load_backbone` reads it back."""
     from safetensors.torch import save
 
-    kind = "vit" if isinstance(model, ViT) else "resnet"
+    kind = next(name for name, (network, _) in _KINDS.items() if isinstance(model, network))
     header = {"vestige": json.dumps({"kind": kind, "config": dataclasses.asdict(model.config)})}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_atomic(path, save(state, header))
@@ -37,18 +42,23 @@ def load_backbone(
     """An encoder with ``features(images N×3×H×W in [0, 1]) -> N×width`` and ``width``, in evaluation mode.
 
     name_or_path: one of our sizes ("vit_tiny_4_32", "resnet18_cifar", ...; random weights unless ``weights`` names a
-    file), a safetensors or torch file of ours or of a published ViT or MAE, a transformers folder, a diffusers
+    file), "features" for EfficientNet-lite2 as it learnt ImageNet (the package of the extra of this name; ``weights``
+    are its own), a safetensors or torch file of ours or of a published ViT or MAE, a transformers folder, a diffusers
     pipeline folder (``component``: its part, default "vae") or the folder of one component, or "timm:NAME" where timm
     is installed (never downloaded: random weights, or ``weights``). Normalisation, and for fixed-size models a
     change of size, happen inside. Nothing is taken from the network.
 
     Raises InputError for files that are missing, damaged or of an unknown kind, UsageError for an unknown name,
-    MissingDependencyError when timm is needed.
+    MissingDependencyError when timm or the package of the extra is needed.
 
     >>> load_backbone("vit_nano_4_32").features(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 128])
     """
     name = str(name_or_path)
+    if name == FEATURES:
+        if weights is not None:
+            raise UsageError("The backbone 'features' brings its weights; leave out weights, or name the file alone.")
+        return pretrained()
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"), weights).eval()
     if name in VITS or name in RESNETS:
@@ -58,7 +68,7 @@ def load_backbone(
         return model.eval()
     path = Path(name)
     if not path.exists():
-        known = ", ".join([*VITS, *RESNETS])
+        known = ", ".join([FEATURES, *VITS, *RESNETS])
         raise UsageError(f"There is no backbone {name!r}: give a file, a folder, timm:NAME, or one of {known}.")
     if path.is_file():
         return _from_file(path).eval()
