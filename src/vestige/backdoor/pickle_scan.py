@@ -20,8 +20,9 @@ class PickleScan:
     """Answers in ``details["answer"]``: "harmless", "dangerous" or "cannot be vouched for".
 
     Harmless: all of the file is known to run nothing. Dangerous: it imports a function, named, that runs code or
-    reaches files, processes or the network. Everything else cannot be vouched for: imports that are not on the
-    allow-list, files that could not be read to their end, formats that are not examined, code beside the weights.
+    reaches files, processes or the network, or asks for that in the way of its own format. Everything else cannot be
+    vouched for: imports that are not on the allow-list, files that could not be read to their end, formats that are
+    not examined, code beside the weights.
 
     score: 1 for dangerous, 0.5 for what cannot be vouched for, 0 for harmless; flagged above 0.
 
@@ -42,13 +43,15 @@ class PickleScan:
             reports = subject.pickles()
         except (VestigeError, OSError) as error:
             return Finding.not_applicable(self.slug, "code", f"the model cannot be read ({printable(str(error))}).")
-        dangerous, unknown, problems, damaged, evidence = [], [], [], [], []
+        dangerous, unknown, hazards, problems, damaged, evidence = [], [], [], [], [], []
         for report in reports.values():
             dangerous += report.dangerous
             unknown += report.unknown
+            hazards += report.hazards
             damaged += [report.damaged] if report.damaged else []
             problems += report.problems
             evidence += [f"{report.places[name]} imports {name}, which can run code" for name in report.dangerous]
+        evidence += hazards
         evidence += [f"{text}; the rest was not examined" for text in damaged]
         evidence += [
             f"{report.places[name]} imports {name}, which is not known to be harmless"
@@ -60,10 +63,12 @@ class PickleScan:
         evidence.append(f"{pickles} pickles with {sum(r.opcodes for r in reports.values())} opcodes were read")
         if len(evidence) > _SHOWN:
             evidence = [*evidence[:_SHOWN], f"and {len(evidence) - _SHOWN} more observations"]
-        answer = "dangerous" if dangerous else UNVOUCHED if unknown or damaged or problems else "harmless"
+        answer = "dangerous" if dangerous or hazards else UNVOUCHED if unknown or damaged or problems else "harmless"
         if dangerous:
             named = ", ".join(dict.fromkeys(dangerous[:3]))
             flag = f"Loading the model with pickle would run code: it imports {named}."
+        elif hazards:
+            flag = f"Loading the model is dangerous: {hazards[0]}."
         elif damaged:
             flag = f"The model's pickle cannot be read to its end, so it cannot be called safe: {damaged[0]}."
         elif unknown:
@@ -73,6 +78,9 @@ class PickleScan:
         else:
             flag = f"The model cannot be vouched for: {''.join(problems[:1])}."
         clear = "The model holds no pickle: loading it runs no code."
+        if examined := sorted({format for report in reports.values() for format in report.examined}):
+            formats = " and ".join(examined)
+            clear = f"The model holds no pickle, and nothing in its {formats} runs code or leaves its folder."
         if pickles:
             clear = "The model's pickles import only what is known to be harmless."
         return Finding(
@@ -86,6 +94,7 @@ class PickleScan:
             details={
                 "answer": answer,
                 "dangerous": list(dict.fromkeys(dangerous)),
+                "hazards": hazards,
                 "unknown": list(dict.fromkeys(unknown))[:100],
                 "problems": problems,
                 "damaged": damaged,

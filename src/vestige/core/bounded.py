@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zipfile
 from typing import Any, cast
+
+_MAX_BRACKETS = 500_000
+_MAX_COMMAS = 2_000_000
 
 
 class LimitReached(Exception):  # noqa: N818 - an answer about the file, not a fault
@@ -16,12 +20,12 @@ class Window:
     """Part of an open file as a reader of its own, which refuses over-long items."""
 
     def __init__(self, file: Any, start: int, size: int, max_item: int) -> None:
-        self._file, self._start, self._max, self._at = file, start, max_item, 0
+        self._file, self._start, self.max_item, self._at = file, start, max_item, 0
         self.size = max(size, 0)
         file.seek(start)
 
     def part(self, start: int, size: int) -> Window:
-        return Window(self._file, self._start + start, min(size, max(self.size - start, 0)), self._max)
+        return Window(self._file, self._start + start, min(size, max(self.size - start, 0)), self.max_item)
 
     def seekable(self) -> bool:
         return True
@@ -37,14 +41,14 @@ class Window:
     def read(self, n: int = -1) -> bytes:
         left = max(self.size - self._at, 0)
         n = left if n < 0 or n > left else n
-        if n > self._max:
-            raise LimitReached(f"an item of {n / 2**20:.0f} MiB is above the limit of {self._max / 2**20:.0f} MiB")
+        if n > self.max_item:
+            raise LimitReached(f"an item of {n / 2**20:.0f} MiB is above the limit of {self.max_item / 2**20:.0f} MiB")
         data = cast(bytes, self._file.read(n))
         self._at += len(data)
         return data
 
-    def readline(self) -> bytes:
-        line = cast(bytes, self._file.readline(min(max(self.size - self._at, 0), 2**20)))
+    def readline(self, n: int = 2**20) -> bytes:
+        line = cast(bytes, self._file.readline(min(max(self.size - self._at, 0), n)))
         self._at += len(line)
         return line
 
@@ -82,3 +86,23 @@ def _directory_size(window: Window) -> int:
         stated = struct.unpack_from("<Q", tail, at64 + 40)[0] if 0 <= at64 <= len(tail) - 56 else 0
     window.seek(0)
     return stated
+
+
+def parse_json(data: bytes, unique: bool = False) -> Any:
+    """JSON from an untrusted file; unique: a name that appears twice in a table is refused.
+
+    Raises ValueError for what is no JSON, LimitReached where it would take much more memory than its text.
+    """
+    if data.count(b"{") + data.count(b"[") > _MAX_BRACKETS or data.count(b",") > _MAX_COMMAS:
+        raise LimitReached("it has more entries than the limit")
+    try:
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=_once if unique else None)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name appears twice in it")
+    return table

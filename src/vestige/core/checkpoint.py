@@ -14,7 +14,7 @@ from typing import Any
 
 from vestige.core.errors import InputError, LimitError, MissingDependencyError, UsageError, VestigeError
 from vestige.core.files import read_json
-from vestige.core.model_files import file_format, file_report
+from vestige.core.model_files import file_format, file_report, is_model_folder
 from vestige.core.pickle_scan import PickleReport, scan
 from vestige.core.safetensors_header import read_header
 
@@ -39,7 +39,8 @@ _MAX_JSON = 64 * 2**20
 class ModelSubject:
     """A model on disk.
 
-    kind: "weights" (one file), "transformers" or "diffusers" (a folder). format: "safetensors", "torch" (zip archive),
+    kind: "weights" (one file), "transformers", "diffusers" or "folder" (of another library). format:
+    "safetensors", "torch" (zip archive),
     "pickle" (legacy torch or bare pickle), "tar" (torch's first format), "npy", "npz", "zip", "compressed",
     the name of a format that is not examined, or "none" for a folder without weights.
     ``sha256`` of a folder covers the names and the content of all its files.
@@ -69,10 +70,12 @@ class ModelSubject:
     @classmethod
     def _open_folder(cls, path: Path) -> ModelSubject:
         diffusers = (path / "model_index.json").is_file()
-        if not diffusers and not (path / "config.json").is_file():
+        transformers = (path / "config.json").is_file()
+        if not is_model_folder(path):
             raise InputError(f"{path} is no model folder; it has neither a model_index.json nor a config.json.")
-        subject = cls(path, "diffusers" if diffusers else "transformers", "none")
-        _read_table(path / ("model_index.json" if diffusers else "config.json"))
+        subject = cls(path, "diffusers" if diffusers else "transformers" if transformers else "folder", "none")
+        if diffusers or transformers:
+            _read_table(path / ("model_index.json" if diffusers else "config.json"))
         weights = [file for _, file in subject.weight_files]
         for file in weights:
             if file.suffix == ".safetensors":
@@ -113,7 +116,7 @@ class ModelSubject:
         """(prefix, file) of the weights that make up the model; the prefix is a diffusers component and a dot."""
         if self.kind == "weights":
             return (("", self.path),)
-        if self.kind == "transformers":
+        if self.kind in ("transformers", "folder"):
             return tuple(("", file) for file in _folder_weights(self.path))
         folders = sorted(f for f in self.path.iterdir() if f.is_dir() and not f.name.startswith("."))
         return tuple((f"{f.name}.", file) for f in folders for file in _folder_weights(f))
@@ -162,7 +165,8 @@ class ModelSubject:
             return {self.path: scan(self.path)}
         files = (self.path,) if self.kind == "weights" else self._all_files()
         reports = {file: file_report(file) for file in files}
-        return {file: report for file, report in reports.items() if report.pickles or not report.clean}
+        told = (item for item in reports.items() if item[1].pickles or item[1].examined or not item[1].clean)
+        return dict(told)
 
     def _all_files(self) -> list[Path]:
         """Every file of a folder, the hidden ones too, which a loader can be told to open; not git's own."""
@@ -182,10 +186,14 @@ class ModelSubject:
         """
         if self.kind == "weights":
             raise UsageError(f"{self.path} holds weights without an architecture; load its state_dict() into a module.")
+        if self.kind == "folder":
+            raise UsageError(f"{self.path} is no folder of transformers or diffusers; load it with its own library.")
         weights = [file for _, file in self.weight_files]
         for file, report in self.pickles().items():
             # training leaves other pickles beside the weights, which the libraries do not open
             culprits = report.dangerous + (report.unknown if file in weights else [])
+            if report.hazards:
+                raise InputError(f"{self.path} is not loaded: {report.hazards[0]}.")
             if culprits:
                 raise InputError(f"{self.path} is not loaded: the pickle in {file.name} imports {culprits[0]}.")
             if report.damaged and file in weights:
@@ -305,8 +313,8 @@ def _torch_load(path: Path, map_location: str) -> Mapping[str, Any]:
     if report.dangerous:
         name = report.dangerous[0]
         raise InputError(f"{path} is not loaded: its pickle imports {name}, which runs code; see vestige find.")
-    if report.damaged:
-        raise InputError(f"{path} is not loaded: {report.damaged}.")
+    if report.damaged or report.hazards:
+        raise InputError(f"{path} is not loaded: {report.damaged or report.hazards[0]}.")
     format = file_format(path)
     if format not in ("torch", "pickle", "tar", "zip"):
         raise InputError(f"{path} is not loaded: weights are read from safetensors and torch files, not from {format}.")

@@ -5,12 +5,12 @@ Weights, pickles under any name, code, settings and templates that ask for code.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from vestige.core.bounded import LimitReached, Window, printable, zip_members
+from vestige.core import keras_config, model_rules, model_texts, templates
+from vestige.core.bounded import LimitReached, Window, parse_json, printable, zip_members
 from vestige.core.errors import InputError, LimitError, VestigeError
 from vestige.core.model_formats import MODEL_ENDINGS, foreign_format, foreign_member, is_compressed_model
 from vestige.core.pickle_scan import PickleReport, ScanLimits, scan, scan_anything
@@ -21,8 +21,16 @@ from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 _KNOWN_DATA = (".model", ".spm", ".bpe", ".tiktoken", ".vocab", ".arrow", ".msgpack.index")
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if", "latent_diffusion", "pixart_alpha")
 _MAX_SETTINGS = 8 * 2**20
-#: What a chat template needs only to leave the sandbox it is run in.
-_ESCAPE = re.compile(r"__\w+__|\|\s*attr\b|\bcycler\b|\bjoiner\b|\blipsum\b|_TemplateReference")
+#: Files that make a folder a model's.
+_MARKS = ("model_index.json", "config.json", "saved_model.pb", "adapter_config.json", "modules.json")
+_PEFT_LIBRARIES = (None, "transformers", "diffusers", "torch")
+#: Requirements that are more than names and versions of packages.
+_FETCHED = re.compile(r"^\s*(-\S|[\w.-]*\s*@|\w+\+|https?:|file:|\.{0,2}/)", re.MULTILINE)
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder holds a model of transformers, diffusers, peft, sentence-transformers or TensorFlow."""
+    return any((path / name).is_file() for name in _MARKS)
 
 
 def sniff_model(head: bytes) -> str:
@@ -79,8 +87,10 @@ def _archive_format(path: Path) -> str:
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    if path.suffix.lower() in MODEL_ENDINGS or any(
-        name.lower().endswith((".pkl", ".pickle", ".npy")) or foreign_member(name) == "Keras" for name in names
+    if (
+        path.suffix.lower() in MODEL_ENDINGS
+        or model_rules.archive_kind(names) is not None
+        or any(name.lower().endswith((".pkl", ".pickle", ".npy")) or foreign_member(name) == "Keras" for name in names)
     ):
         return "zip"
     raise InputError(f"{path} is a zip archive, but no torch checkpoint (it holds no data.pkl).")
@@ -104,17 +114,24 @@ def file_report(file: Path) -> PickleReport:
             report.add_problem(printable(str(error)))
         return report
     foreign = foreign_format(head, file.name)
-    if foreign is None and ending in MODEL_ENDINGS:
+    if (foreign is not None and ending != ".json") or ending in MODEL_ENDINGS:
         return scan(file)
     report = scan_anything(file)
     # bytes that are no pickle say nothing about a file that need not be one
     report.damaged = None if not (report.imports or report.pickles) else report.damaged
-    if foreign is not None:
-        report.add_problem(f"{name} is {foreign}, which is not examined")
-    elif ending == ".json":
+    if ending == ".json":
         _settings(file, report)
-    elif ending in (".jinja", ".j2"):
-        _template(file.read_bytes()[:_MAX_SETTINGS].decode("utf-8", "replace"), name, report)
+    elif ending in (".jinja", ".jinja2", ".j2", ".yaml", ".yml") or name.lower().startswith("requirements"):
+        with file.open("rb") as stream:
+            text = stream.read(_MAX_SETTINGS + 1).decode("utf-8", "replace")
+        if len(text) > _MAX_SETTINGS:
+            report.add_problem(f"{name} is too large for settings and was not examined")
+        elif ending in (".yaml", ".yml"):
+            model_texts.check_yaml(text, name, report)
+        elif ending.startswith(".j"):
+            templates.check(text, name, report)
+        elif found := _FETCHED.search(text):
+            report.add_problem(f"{name} asks for a package from elsewhere ({printable(found[0].strip()[:60])})")
     elif (
         kind not in (*IMAGE_FORMATS, *VIDEO_FORMATS, "PDF", "parquet") and not _text(head) and ending not in _KNOWN_DATA
     ):
@@ -140,27 +157,54 @@ def _settings(file: Path, report: PickleReport) -> None:
             report.add_problem(f"{name} is too large for settings and was not examined")
         return
     try:
-        table = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
+        table = parse_json(file.read_bytes())
+    except LimitReached as reached:
+        report.add_problem(f"{name} was not examined: {reached}")
+        return
+    except ValueError:
         report.add_problem(f"{name} is no JSON that can be read")
         return
+    model_texts.check_targets(model_texts.targets(table), name, report)
+    if file.name == "modules.json":
+        _modules(table, name, report)
     if not isinstance(table, dict):
         return
-    for key in ("auto_map", "custom_pipelines", "custom_pipeline"):
+    if isinstance(table.get("class_name"), str) and "config" in table:
+        keras_config.check_table(table, name, report)
+    for key in ("auto_map", "custom_pipelines", "custom_pipeline", "custom_generate", "custom_fn"):
         if table.get(key):
             report.add_problem(f"{name} asks for Python code that comes with the model ({key})")
+    if table.get("trust_remote_code"):
+        report.add_problem(f"{name} asks to trust Python code that comes with the model")
     if any("/" in str(value) for key, value in table.items() if key.endswith("attn_implementation")):
         report.add_problem(f"{name} asks for attention code from the network")
+    mapping = table.get("auto_mapping")
+    if isinstance(mapping, dict) and (library := mapping.get("parent_library")) is not None:
+        root = str(library).split(".")[0]
+        if root not in _PEFT_LIBRARIES:
+            report.add_problem(f"{name} takes a class from {printable(str(library)[:60])!r}, no library known here")
     if file.name == "model_index.json":
         for key, value in table.items():
             library = value[0] if isinstance(value, list) and value else None
             if not key.startswith("_") and library not in _LIBRARIES:
                 shown = printable(f"{key[:60]} from {str(library)[:60]!r}")
                 report.add_problem(f"{name} takes {shown}, which is no library of models known here")
-    _template(json.dumps(table.get("chat_template")), name, report)
+    for template in _texts(table.get("chat_template")):
+        templates.check(template, name, report)
 
 
-def _template(text: Any, name: str, report: PickleReport) -> None:
-    found = _ESCAPE.search(text)
-    if found:
-        report.add_problem(f"{name} has a chat template that reaches for {printable(found[0])}")
+def _modules(table: Any, name: str, report: PickleReport) -> None:
+    """The classes that sentence-transformers imports, in their order."""
+    for entry in table if isinstance(table, list) else []:
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        if not isinstance(kind, str) or not re.fullmatch(r"sentence_transformers\.([\w.]+\.)?[A-Z]\w*", kind):
+            report.add_problem(f"{name} takes the class {printable(str(kind)[:80])}, which is none of its library")
+
+
+def _texts(value: Any) -> list[str]:
+    """The templates of a tokenizer: one, or several with names."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item.get("template") if isinstance(item, dict) else item)]
+    return [text for item in value.values() for text in _texts(item)] if isinstance(value, dict) else []

@@ -5,9 +5,16 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import tempfile
 import zlib
 from pathlib import PurePath
 from typing import Any, cast
+
+from vestige.core.bounded import LimitReached, Window
+
+_BLOCK = 2**18
+_IN_MEMORY = 16 * 2**20
+_MAX_DICTIONARY = 96 * 2**20
 
 #: Starts of compressed streams that joblib reads.
 COMPRESSED = {
@@ -96,6 +103,8 @@ def foreign_format(head: bytes, name: str) -> str | None:
     if head[4:8] == b"TFL3":
         return "TensorFlow Lite"
     ending = PurePath(name).suffix.lower()
+    if ending == ".json" and head[:1] == b"{":
+        return "Keras JSON" if b'"class_name"' in head else "XGBoost JSON" if b'{"learner"' in head[:200] else None
     known = head[:1] == b"\x80" or head[:6] == b"\x93NUMPY" or head[:2] == b"PK" or head[257:262] == b"ustar"
     return None if known else _ENDINGS.get(ending)
 
@@ -109,19 +118,35 @@ def foreign_member(name: str) -> str | None:
     return _ENDINGS.get(PurePath(name).suffix.lower())
 
 
-def inflate(data: bytes, packing: str, limit: int) -> bytes:
-    """The content of a compressed stream, at most ``limit`` bytes; raises what the library raises when damaged."""
+def inflate(window: Window, packing: str, limit: int) -> Window:
+    """The content of a compressed stream, up to ``limit`` bytes; what is long is kept in a temporary file.
+
+    packing: a name from `COMPRESSED`, or "deflate" for a stream without a head. Raises LimitReached where there is
+    more, and what the library raises when it is damaged.
+    """
     reader: Any
-    if packing in ("zlib", "gzip"):
-        reader = zlib.decompressobj(31 if packing == "gzip" else 15)
+    if packing in ("zlib", "gzip", "deflate"):
+        reader = zlib.decompressobj({"gzip": 31, "zlib": 15, "deflate": -15}[packing])
     elif packing == "bzip2":
         reader = bz2.BZ2Decompressor()
     else:
-        reader = lzma.LZMADecompressor(memlimit=256 * 2**20)
-    content = cast(bytes, reader.decompress(data, limit))
-    if len(content) < limit and (not reader.eof or reader.unused_data):
-        raise ValueError("it is cut short, or goes on after its end")
-    return content
+        reader = lzma.LZMADecompressor(memlimit=_MAX_DICTIONARY)
+    content = cast(Any, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY))  # noqa: SIM115 - the window keeps it open
+    size, window = 0, window.part(0, window.size)
+    block = window.read(_BLOCK)
+    while not reader.eof:
+        data = reader.decompress(block, _BLOCK)
+        size += content.write(data)
+        if size > limit:
+            raise LimitReached(f"it inflates above the limit of {limit / 2**20:.0f} MiB")
+        block = getattr(reader, "unconsumed_tail", b"")
+        if not block and (len(data) < _BLOCK or getattr(reader, "needs_input", False)):
+            block = window.read(_BLOCK)
+            if not block and not data:
+                raise ValueError("it is cut short")
+    if reader.unused_data or window.tell() < window.size:
+        raise ValueError("it goes on after its end")
+    return Window(content, 0, size, window.max_item)
 
 
 def is_compressed_model(head: bytes, path: PurePath) -> bool:

@@ -32,6 +32,14 @@ _OPCODES = {op.code: op for op in pickletools.opcodes}
 _JOBLIB_ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 _MARK, OPAQUE = object(), object()
 _KEPT_ITEMS = 64
+_KEPT_TEXT = 4096
+_KEPT_TABLES = 100_000
+_MAX_LINE = 2**20
+#: Opcodes whose argument follows its length, and the bytes of that length.
+_SIZED = {
+    "BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINUNICODE8": 8, "BINSTRING": 4, "SHORT_BINSTRING": 1, "BINBYTES": 4,
+    "SHORT_BINBYTES": 1, "BINBYTES8": 8, "BYTEARRAY8": 8, "LONG1": 1, "LONG4": 4,
+}  # fmt: skip
 
 
 class Import(str):
@@ -63,13 +71,13 @@ class Bounds:
 class Machine:
     """Follows one pickle to its STOP.
 
-    imported(module, name), nested(bytes), problem(text): called for each import, each bytes object and each oddity.
+    imported(module, name), nested(begin, size), problem(text): called for each import, each bytes object, each oddity.
     object_array(reader), array(begin, size): called for a pickle of its own inside the stream, and for the bytes of an
     array, of which a plain reader would go on reading as opcodes.
     """
 
     def __init__(self, reader: io.BytesIO | Window, size: int, bounds: Bounds, place: str,
-                 imported: Callable[[str, str], None], nested: Callable[[bytes], None],
+                 imported: Callable[[str, str], None], nested: Callable[[int, int], None],
                  problem: Callable[[str], None], object_array: Callable[[Any], None],
                  array: Callable[[int, int], None]) -> None:  # fmt: skip
         self.reader, self.size, self.bounds, self.place = reader, size, bounds, place
@@ -78,7 +86,7 @@ class Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.kept, self.protocol, self.frame_end = 0, 0, 0
-        self.open_arrays = 0
+        self.open_arrays = self.tables = 0
 
     def run(self) -> Any:
         """Read to STOP; the value on top of the stack. Raises what a reader raises on bytes that are no pickle."""
@@ -99,6 +107,8 @@ class Machine:
             argument: Any = None
             if op.name in _LINES:
                 argument = self._line()
+            elif op.name in _SIZED:
+                argument = self._sized(op.name)
             elif op.arg is not None:
                 argument = op.arg.reader(cast(Any, self.reader))
             if op.name == "STOP":
@@ -107,8 +117,28 @@ class Machine:
                 return self.stack[-1] if self.stack else None
             self._step(op.name, argument)
 
+    def _sized(self, name: str) -> Any:
+        """A string, bytes or an integer behind its length; long ones are passed over, not read."""
+        width = _SIZED[name]
+        size = int.from_bytes(self.reader.read(width), "little", signed=name in ("BINSTRING", "LONG4"))
+        begin = self.reader.tell()
+        if not 0 <= size <= self.size - begin:
+            raise ValueError("an item is longer than the file")
+        if "BYTES" in name or name == "BYTEARRAY8":
+            if size > 4:
+                self.on_nested(begin, size)
+        elif size <= (16 if "LONG" in name else _KEPT_TEXT):
+            data = self.reader.read(size)
+            if "LONG" in name:
+                return int.from_bytes(data, "little", signed=True)
+            return data.decode("latin-1") if "STRING" in name else data.decode("utf-8", "surrogatepass")
+        self.reader.seek(begin + size)
+        return OPAQUE
+
     def _line(self) -> bytes:
-        line = self.reader.readline()
+        line = self.reader.readline(_MAX_LINE)
+        if len(line) == _MAX_LINE:
+            raise LimitReached(f"{self.place} has a line above the limit of {_MAX_LINE / 2**20:.0f} MiB")
         if not line.endswith(b"\n"):
             raise ValueError("a line has no end")
         return line[:-1]
@@ -128,12 +158,15 @@ class Machine:
         if name in ("STRING", "UNICODE"):
             text = codecs.escape_decode(arg.strip()[1:-1])[0].decode("latin-1") if name == "STRING" else ""
             arg = text if name == "STRING" else arg.decode("raw-unicode-escape", "replace")
-        if isinstance(arg, bytes | bytearray):
-            self.on_nested(bytes(arg))
-            return OPAQUE
         if isinstance(arg, str):
-            self.kept += len(arg)
-            return arg if len(arg) <= 4096 and self.kept <= self.bounds.max_kept else OPAQUE
+            if len(arg) > _KEPT_TEXT:
+                return OPAQUE
+            self.kept += arg.__sizeof__()
+            if self.kept > self.bounds.max_kept:
+                raise LimitReached(
+                    f"{self.place} has more text than the limit of {self.bounds.max_kept / 2**20:.0f} MiB"
+                )
+            return arg
         return arg if isinstance(arg, int) and arg.bit_length() < 128 else OPAQUE
 
     # the stack and the memo
@@ -213,7 +246,8 @@ class Machine:
         self.stack.append(())
 
     def _empty_dict(self, _: Any) -> None:
-        self.stack.append({})
+        self.tables += 1
+        self.stack.append({} if self.tables <= _KEPT_TABLES else OPAQUE)
 
     def _list(self, _: Any) -> None:
         self._take_mark()
@@ -223,7 +257,7 @@ class Machine:
 
     def _dict(self, _: Any) -> None:
         items = self._take_mark()
-        self.stack.append({})
+        self._empty_dict(None)
         self._store(items)
 
     def _setitem(self, _: Any) -> None:

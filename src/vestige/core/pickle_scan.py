@@ -20,6 +20,7 @@ import zlib
 from pathlib import Path
 from typing import Any, cast
 
+from vestige.core import model_rules, torchscript
 from vestige.core.bounded import LimitReached, Window, escapes, printable, zip_members
 from vestige.core.errors import InputError
 from vestige.core.model_formats import COMPRESSED, foreign_format, foreign_member, inflate
@@ -30,7 +31,7 @@ from vestige.core.pickle_report import DEFAULT_LIMITS, UNVOUCHED, PickleReport, 
 __all__ = ["DEFAULT_LIMITS", "UNVOUCHED", "PickleReport", "ScanLimits", "scan", "scan_anything", "scan_bytes"]
 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-_IN_MEMORY = 64 * 2**20
+_IN_MEMORY = 16 * 2**20
 _MAX_ARRAY_HEADER = 64 * 2**10
 _ANY_RATIO = 8 * 2**20
 _SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill")
@@ -50,7 +51,7 @@ def scan(path: str | Path, limits: ScanLimits = DEFAULT_LIMITS) -> PickleReport:
     try:
         size = Path(path).stat().st_size
         with Path(path).open("rb") as file:
-            return _run(file, size, Path(path).name, limits)
+            return _run(file, size, Path(path).name, limits, Path(path).parent)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the path.") from None
     except OSError as error:
@@ -62,8 +63,9 @@ def scan_bytes(data: bytes, limits: ScanLimits = DEFAULT_LIMITS) -> PickleReport
     return _run(io.BytesIO(data), len(data), "data", limits)
 
 
-def _run(file: Any, size: int, place: str, limits: ScanLimits) -> PickleReport:
+def _run(file: Any, size: int, place: str, limits: ScanLimits, folder: Path | None = None) -> PickleReport:
     scanner = Scanner(PickleReport(), limits)
+    scanner.folder = folder
     try:
         scanner.content(Window(file, 0, size, limits.max_item), printable(place), 0)
     except LimitReached as reached:
@@ -97,6 +99,8 @@ class Scanner:
         self.report, self.limits = report, limits
         self.bounds = bounds or Bounds(limits.max_opcodes, limits.max_stack, limits.max_kept)
         self.inflated = 0
+        self.folder: Path | None = None
+        self.torchscript = False
 
     def finish(self) -> PickleReport:
         self.report.opcodes, self.report.calls = self.bounds.opcodes, self.bounds.calls
@@ -119,7 +123,9 @@ class Scanner:
         elif packing is not None:
             self.packed(window, packing, place, depth)
         elif foreign is not None:
-            self.report.add_problem(f"{place} is {foreign}, which is not examined")
+            if not model_rules.apply(foreign, window, place, self.report, self.folder if depth == 0 else None):
+                self.report.add_problem(f"{place} is {foreign}, which is not examined")
+            window.seek(0)
             self.possible(window, place, depth)
         else:
             if depth == 0 and zipfile.is_zipfile(cast(Any, window)):
@@ -129,18 +135,15 @@ class Scanner:
 
     def packed(self, window: Window, packing: str, place: str, depth: int) -> None:
         """A compressed stream, as joblib writes and reads it."""
-        left = self.limits.max_inflated - self.inflated
         try:
-            data = inflate(window.read(), packing, left)
-        except LimitReached:
-            raise
+            data = inflate(window, packing, self.limits.max_inflated - self.inflated)
+        except LimitReached as reached:
+            raise LimitReached(f"{place}: {reached}") from None
         except Exception as error:  # the libraries raise many types on damaged streams
             self.report.add_damage(f"{place} cannot be inflated ({packing}: {str(error)[:100]})")
             return
-        self.inflated += len(data)
-        if len(data) >= left:
-            raise LimitReached(f"{place} inflates above the limit of {self.limits.max_inflated / 2**20:.0f} MiB")
-        self.content(Window(io.BytesIO(data), 0, len(data), self.limits.max_item), f"{place} ({packing})", depth + 1)
+        self.inflated += data.size
+        self.content(data, f"{place} ({packing})", depth + 1)
 
     def possible(self, window: Window, place: str, depth: int) -> None:
         """Scan what may only look like a pickle, and report it when it names something dangerous or reads to a STOP."""
@@ -193,11 +196,11 @@ class Scanner:
         if depth > self.limits.max_depth + 1:
             raise LimitReached(f"{place} is nested deeper than the limit of {self.limits.max_depth} levels")
 
-        def nested(data: bytes) -> None:
+        def nested(begin: int, count: int) -> None:
             # bytes may be a pickle or a torch archive again, which torch.storage._load_from_bytes would load
-            if data[:4] == b"PK\x03\x04" or (len(data) > 4 and data[0] == 0x80 and data[1] <= 5):
-                inner = Window(io.BytesIO(data), 0, len(data), self.limits.max_item)
-                self.possible(inner, f"{place} (bytes inside)", depth)
+            head = reader.read(4)
+            if head == b"PK\x03\x04" or (head[0] == 0x80 and head[1] <= 5):
+                self.possible(Window(reader, begin, count, self.limits.max_item), f"{place} (bytes inside)", depth)
 
         def array(begin: int, count: int) -> None:
             end = reader.tell()
@@ -208,6 +211,8 @@ class Scanner:
             reader.seek(end)
 
         def imported(module: str, name: str) -> None:
+            if self.torchscript and torchscript.own_class(f"{module}.{name}"):
+                return
             if len(self.report.imports) >= self.limits.max_imports:
                 raise LimitReached(f"{place} has more imports than the limit of {self.limits.max_imports}")
             self.report.add_import(module, name, place)
@@ -239,9 +244,21 @@ class Scanner:
             return
         if sum(member.compress_size for member in members) > window.size:
             raise LimitReached(f"{place} has members that overlap, which would be read above the limit of once each")
-        names = [member.filename.lower() for member in members]
-        torch = any(name.split("/")[-1] == "data.pkl" for name in names)
-        known = torch or all(name.endswith(".npy") for name in names)
+        names = [member.filename for member in members]
+        torch = any(name.lower().split("/")[-1] == "data.pkl" for name in names)
+        known = torch or all(name.lower().endswith(".npy") for name in names)
+        kind, done = model_rules.archive_kind(names), set[str]()
+        self.torchscript = self.torchscript or kind == "TorchScript"
+        if kind is not None:
+            last = {member.filename: member for member in members}
+            done = model_rules.apply_archive(
+                kind,
+                names,
+                lambda name: self.member(window, last[name], f"{place}/{printable(name)}", True),
+                place,
+                report,
+            )
+            known = True
         seen: set[str] = set()
         for member in members:
             name = printable(member.filename[:200])
@@ -253,13 +270,17 @@ class Scanner:
             content = self.member(window, member, f"{place}/{name}")
             if content is not None:
                 self.if_pickle(content, name, f"{place}/{name}", depth)
-            if (kind := foreign_member(name)) is not None:
-                report.add_problem(f"{place} holds {kind}, which is not examined: {name}")
+            if member.filename in done or member.is_dir():
+                continue
+            if (foreign := foreign_member(name)) is not None:
+                report.add_problem(f"{place} holds {foreign}, which is not examined: {name}")
                 known = True
+            elif kind is not None and not torch and not model_rules.expected(kind, member.filename):
+                report.add_problem(f"{place} holds {name!r}, which does not belong into {kind}")
         if depth == 0 and not known:
             report.add_problem(f"{place} is an archive of no kind that is known here")
 
-    def member(self, window: Window, member: zipfile.ZipInfo, place: str) -> Window | None:
+    def member(self, window: Window, member: zipfile.ZipInfo, place: str, always: bool = False) -> Window | None:
         """The content of a zip member from its raw bytes: flags and checksums a loader may ignore hide nothing."""
         report, limits = self.report, self.limits
         local = window.part(member.header_offset, 30).read() if member.header_offset >= 0 else b""
@@ -286,19 +307,18 @@ class Scanner:
             report.add_problem(f"{place} claims {member.file_size} bytes from {member.compress_size}, like a zip bomb")
             return None
         try:
-            packed = window.part(start, member.compress_size).read()
-            head = zlib.decompressobj(-15).decompress(packed, 300)
-            if not _likely(member.filename, head):
+            packed = window.part(start, member.compress_size)
+            head = zlib.decompressobj(-15).decompress(packed.part(0, 4096).read(), 300)
+            if not always and not _likely(member.filename, head):
                 return None
-            left = limits.max_inflated - self.inflated
-            data = zlib.decompressobj(-15).decompress(packed, left)
-        except zlib.error:
+            content = inflate(packed, "deflate", limits.max_inflated - self.inflated)
+        except (zlib.error, ValueError):
             report.add_problem(f"{place} cannot be read: its compressed data is damaged")
             return None
-        self.inflated += len(data)
-        if len(data) >= left:
-            raise LimitReached(f"{place} inflates above the limit of {limits.max_inflated / 2**20:.0f} MiB")
-        return Window(io.BytesIO(data), 0, len(data), limits.max_item)
+        except LimitReached as reached:
+            raise LimitReached(f"{place}: {reached}") from None
+        self.inflated += content.size
+        return content
 
     def tar(self, window: Window, place: str, depth: int) -> None:
         members: list[tarfile.TarInfo] = []
@@ -312,14 +332,18 @@ class Scanner:
             raise
         except Exception as error:  # tarfile raises many types on damaged headers
             self.report.add_damage(f"{place} is a damaged tar archive ({str(error)[:100]})")
+        known = False
         for info in members:
             name = printable(info.name[:200])
             if escapes(name) or info.issym() or info.islnk():
                 self.report.add_problem(f"{place} has a member that leaves its folder or is a link: {name!r}")
             if info.isfile():
+                known = known or _likely(name, b"?") or name.split("/")[-1] in ("pickle", "storages", "tensors")
                 # the three members of torch's first format have no ending
                 ending = ".pkl" if name.split("/")[-1] in ("pickle", "storages", "tensors") else ""
                 self.if_pickle(window.part(info.offset_data, info.size), name + ending, f"{place}/{name}", depth)
+        if not known:
+            self.report.add_problem(f"{place} is an archive of no kind that is known here")
 
     def if_pickle(self, window: Window, name: str, place: str, depth: int) -> None:
         """Scan a member that starts like a pickle, or is named like one (the first protocols have no signature)."""

@@ -36,7 +36,9 @@ def open_subject(
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
     if path.is_dir():
-        if (path / "model_index.json").is_file() or (path / "config.json").is_file():
+        from vestige.core.model_files import is_model_folder
+
+        if is_model_folder(path):
             from vestige.core.checkpoint import ModelSubject
 
             return ModelSubject.open(path)
