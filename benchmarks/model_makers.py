@@ -140,7 +140,11 @@ def hdf5(
     the filters of the array.
     """
     layout = _message(0x08, struct.pack("<BBQQ", 3, 1, 2**64 - 1 if elsewhere else 96, 16))
-    messages = [_message(0x01, struct.pack("<BBB5xQ", 1, 1, 0, 4)), _message(0x03, struct.pack("<B3xI", 0x10, 4)), layout]
+    messages = [
+        _message(0x01, struct.pack("<BBB5xQ", 1, 1, 0, 4)),
+        _message(0x03, struct.pack("<B3xIHH", 0x10, 4, 0, 32)),
+        layout,
+    ]
     if elsewhere:
         messages.append(_message(0x07, struct.pack("<BxxxHHQQQQ", 1, 1, 1, 0, 0, 0, 16)))
     if filters:
@@ -150,7 +154,9 @@ def hdf5(
     links = [_message(0x06, struct.pack("<BBB", 1, 0, 5) + b"array" + struct.pack("<Q", 112))]
     if outside is not None:
         target = b"\0" + outside.encode() + b"\0/x\0"
-        links.append(_message(0x06, struct.pack("<BBBB", 1, 8, 64, 4) + b"link" + struct.pack("<H", len(target)) + target))
+        links.append(
+            _message(0x06, struct.pack("<BBBB", 1, 8, 64, 4) + b"link" + struct.pack("<H", len(target)) + target)
+        )
     group = [_message(0x02, struct.pack("<BBQQ", 0, 0, 2**64 - 1, 2**64 - 1)), _message(0x0A, b"\0\0")]
     root = _header([*group, *links, *(_text_attribute(name, value) for name, value in (attributes or {}).items())])
     at = 112 + len(data)

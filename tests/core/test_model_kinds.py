@@ -223,12 +223,9 @@ def test_files_of_numpy(tmp_path):
 
 
 FOREIGN = [
-    ("m.gguf", b"GGUF\x03\x00\x00\x00" + bytes(20), "GGUF"), ("m.bin", b"GGUF\x03\x00\x00\x00" + bytes(20), "GGUF"),
-    ("m.onnx", b"\x08\x07\x3a\x32\x12\x01g", "ONNX"), ("m.h5", b"\x89HDF\r\n\x1a\n" + bytes(40), "HDF5"),
     ("m.7z", b"7z\xbc\xaf\x27\x1c" + bytes(20), "7z"), ("m.pkl", b"\x28\xb5\x2f\xfd" + bytes(9), "Zstandard"),
-    ("m.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(9), "TensorFlow Lite"), ("m.pb", b"\x08\x01\x12", "TensorFlow"),
-    ("m.keras", archive(("metadata.json", b"{}"), ("config.json", b"{}"), ("model.weights.h5", b"x")), "Keras"),
-    ("m.pt", archive(("m/data.pkl", b"N."), ("m/code/__torch__.py", b"x")), "TorchScript"),
+    ("m.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(9), "TensorFlow Lite"), ("m.ggml", b"lmgg" + bytes(9), "GGML"),
+    ("m.mlmodel", b"\x08\x04", "Core ML"), ("m.mar", archive(("a.pt", archive(("b.so", b"x")))), "a program"),
 ]  # fmt: skip
 
 
@@ -236,7 +233,7 @@ FOREIGN = [
 def test_other_formats_are_said_to_be_not_examined(tmp_path, name, data, format):
     found = PickleScan().find(ModelSubject.open(written(tmp_path / name, data)))
     assert found.details["answer"] == VOUCH
-    assert f"{format}, which is not examined" in found.summary
+    assert any(f"{format}, which is not examined" in line for line in found.evidence)
     with pytest.raises(InputError):
         ModelSubject.open(tmp_path / name).tensors()
 
@@ -282,8 +279,6 @@ def test_a_pickle_under_any_name_is_found(folder, name, data):
         ("config.json", '{"auto_map": {"AutoModel": "modeling.Net"}}'),
         ("config.json", '{"auto_map": {"AutoModel": "someone/else--modeling.Net"}}'),
         ("config.json", '{"_attn_implementation": "someone/kernel"}'),
-        ("tokenizer_config.json", json.dumps({"chat_template": "{{ x.__class__.__mro__ }}"})),
-        ("chat_template.jinja", "{{ ''|attr('__class__') }}"),
         ("modeling.py", "import os"), ("model.h5", "x"), ("run.sh", "x"), ("libx.so", "x"), ("model.onnx", "x"),
         ("blob", "\x00\x01\x02"), ("start", "#!/bin/sh\n"), ("extra.json", "{"),
         ("model_index.json", '{"unet": ["os", "system"]}'),

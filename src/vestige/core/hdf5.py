@@ -60,6 +60,8 @@ class _Walk:
         self.base = self.address(base)
         if self.base:
             raise ValueError("it begins after other bytes")
+        if self.address(base + 2 * self.wide) > self.source.size:
+            raise ValueError("it is cut short")
         queue = [self.address(root)]
         while queue:
             at = queue.pop()

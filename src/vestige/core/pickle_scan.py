@@ -106,6 +106,12 @@ class Scanner:
         self.report.opcodes, self.report.calls = self.bounds.opcodes, self.bounds.calls
         return self.report
 
+    def _trial(self) -> Scanner:
+        """A scan whose findings do not count yet, within the same bounds."""
+        trial = Scanner(PickleReport(), self.limits, self.bounds)
+        trial.torchscript, trial.inflated = self.torchscript, self.inflated
+        return trial
+
     def content(self, window: Window, place: str, depth: int) -> None:
         """Scan whatever a stretch of bytes is."""
         if depth > self.limits.max_depth:
@@ -147,7 +153,7 @@ class Scanner:
 
     def possible(self, window: Window, place: str, depth: int) -> None:
         """Scan what may only look like a pickle, and report it when it names something dangerous or reads to a STOP."""
-        trial = Scanner(PickleReport(), self.limits, self.bounds)
+        trial = self._trial()
         foreign = foreign_format(window.read(300), place)
         window.seek(0)
         if foreign is not None:
@@ -225,7 +231,7 @@ class Scanner:
 
     def possible_opcodes(self, window: Window, begin: int, place: str, depth: int) -> None:
         """The bytes of an array, as a reader would take them that does not know joblib's arrays."""
-        trial = Scanner(PickleReport(), self.limits, self.bounds)
+        trial = self._trial()
         window.seek(begin)
         trial.one(window, window.size, place, depth + 1)
         for module, name in trial.report.imports:
