@@ -97,7 +97,7 @@ def findings(source: str = "desk/harbour at dusk.jpg", box: tuple = (0.25, 0.5, 
         "right of the centre.",
         "The file contradicts the picture: its thumbnail shows something else.",
     )
-    verdict = Verdict("traces found", 0.96, sentences, ("edit", "container"))
+    verdict = Verdict("found", 0.96, sentences, ("edit", "container"))
     return Findings(source, "9f2c4e17" * 8, "JPEG", 4000, 3000, panel, verdict)
 
 
@@ -108,7 +108,7 @@ def clear(source: str = "desk/market.png") -> Findings:
         for f in findings().findings
         if f.examiner != "metadata"
     )
-    verdict = Verdict("no trace found", 0.04, ("None of the four examiners that apply found a trace.",))
+    verdict = Verdict("nothing found", 0.04, ("None of the four examiners that apply found a trace.",))
     return Findings(source, "00ab" * 16, "PNG", 1600, 1200, panel, verdict)
 
 
@@ -130,7 +130,7 @@ def hostile() -> Findings:
         details={HOSTILE: HOSTILE, "nested": [HOSTILE], "raw": b"\x00\xff"},
     )
     away = Finding.not_applicable("cfa_traces", "edit", HOSTILE)
-    verdict = Verdict("traces found", 0.9, (HOSTILE,), ("edit",))
+    verdict = Verdict("found", 0.9, (HOSTILE,), ("edit",))
     return dataclasses.replace(base, format=HOSTILE, findings=(finding, away), verdict=verdict)
 
 

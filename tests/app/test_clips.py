@@ -109,9 +109,7 @@ def test_text_draws_a_time_line(done: Any) -> None:
     assert "1.2 s, 6 frames examined, one every 0.2 s" in shown
     assert "copy_move  ···▮▮▮  3 of 6 frames, 0:00.6 to 0:01.0" in shown
     assert "one every 0.2 s; what lies between them was not looked at" in " ".join(shown.split())
-    assert "1 picture, 2 clips, 1 with traces" in _printed(
-        lambda c: render_batch([i.findings for i in items], failures, c)
-    )
+    assert "1 picture, 2 clips, 1 found" in _printed(lambda c: render_batch([i.findings for i in items], failures, c))
     narrow = _printed(lambda c: render_text(items[0].findings, c, verbose=True), width=40)
     assert max(map(len, narrow.splitlines())) <= 40
 
@@ -171,7 +169,7 @@ def test_the_html_report_in_a_browser(done: Any, tmp_path: Path, width: int) -> 
         page.on("pageerror", lambda e: problems.append(str(e)))
         page.goto((tmp_path / "r.html").as_uri())
         assert page.inner_text(".counts").split()[:4] == ["1", "picture", "2", "clips"]
-        assert page.get_by_label("Only files with traces").is_visible()
+        assert page.get_by_label("Level").is_visible()
         page.get_by_role("link", name="a.avi").click()
         page.locator(".timeline").wait_for()
         row = page.locator(".lane", has_text="3 of 6 frames")

@@ -167,7 +167,7 @@ def _names(report: Opened) -> list[str]:
 def test_folder_filters_sorts_and_searches(open_report: Any) -> None:
     report = open_report("folder")
     assert len(_names(report)) == 7
-    report.page.get_by_label("Only pictures with traces").check()
+    report.page.get_by_label("Level").select_option("found")
     assert _names(report) == ["photo_000.jpg", "photo_003.jpg", "photo_006.jpg"]
     assert report.page.inner_text("#count") == "3 of 7 shown"
     report.page.get_by_label("Search names").fill("PHOTO 003")
@@ -176,7 +176,7 @@ def test_folder_filters_sorts_and_searches(open_report: Any) -> None:
     assert _names(report) == []
     assert report.page.get_by_text("No picture matches.").is_visible()
     report.page.get_by_label("Search names").fill("")
-    report.page.get_by_label("Only pictures with traces").uncheck()
+    report.page.get_by_label("Level").select_option("")
     report.page.get_by_label("Sort by").select_option("p")
     assert [n[6:9] for n in _names(report)] == ["000", "003", "006", "001", "004", "002", "005"]
     assert report.page.get_by_text("It is empty.").is_visible()
@@ -186,7 +186,7 @@ def test_folder_opens_pictures_and_returns(open_report: Any) -> None:
     report = open_report("folder")
     page = report.page
     assert page.locator(".picture").count() == 0  # nothing is built before it is asked for
-    page.get_by_label("Only pictures with traces").check()
+    page.get_by_label("Level").select_option("found")
     page.get_by_role("link", name="photo_003.jpg").click()
     playwright.expect(page.locator(".picture h1")).to_have_text("photo_003.jpg")
     playwright.expect(page.locator(".picture h1")).to_be_focused()

@@ -23,9 +23,9 @@ from vestige.app.report.items import (
     ReportItem,
     error_rate,
     examiner_name,
+    false_alarms,
     group_of,
     number,
-    one_in,
     ordered,
     percent,
     tone_of,
@@ -81,15 +81,15 @@ def test_one_picture_says_everything() -> None:
         "desk/harbour at dusk.jpg",
         "4,000 × 3,000 pixels",
         findings().sha256,
-        "Traces found",
+        "Found: edited pixels, file structure",
         "two independent examiners point to the same region",
         "96%",
         "JPEG ghost",
         "jpeg_ghost looks for signs that part of the picture was changed.",
         "fits quality 71; the rest",
         "0.83 (threshold 0.52)",
-        "1 of 200 untouched photographs scores this high.",
-        "1 of 100 untouched photographs reaches the threshold.",
+        "About 0.50% of untouched photographs reach the threshold.",
+        "About 1.0% of untouched photographs reach the threshold.",
         "A fact read from the file",
         "2 examiners do not apply to this picture",
         "the picture was scaled down, which removes the pattern.",
@@ -162,12 +162,12 @@ def test_folder_lists_every_picture_once() -> None:
     items = batch(6)
     page = Page(render_html(iter(items), title="Week 12", failures=[{"source": "x.jpg", "error": "It is empty."}]))
     rows = [a for a in page.all("li") if "data-order" in a]
-    assert [r["data-name"] for r in rows] == [i.findings.source for i in items]
-    assert [r.get("data-flagged") for r in rows] == ["1", None, None] * 2
-    assert [float(r["data-p"]) for r in rows] == [0.96, 0.04, -1] * 2
+    assert [r["data-name"] for r in rows] == [items[n].findings.source for n in (0, 3, 1, 4, 2, 5)]  # worst first
+    assert [r["data-level"] for r in rows] == ["found"] * 2 + ["nothing found"] * 2 + ["not examined"] * 2
+    assert [float(r["data-p"]) for r in rows] == [0.96, 0.96, 0.04, 0.04, -1, -1]
     assert len(page.all("template")) == 6
     assert len(page.all("img", "base")) == 6
-    for words in ("6 pictures", "2 with traces", "2 without a trace", "2 not examined", "1 failed", "It is empty."):
+    for words in ("6 pictures", "2 found", "2 with nothing found", "2 not examined", "1 failed", "It is empty."):
         assert words in page.text
     large = [a["src"] for a in page.all("img", "base")]
     assert len(set(large)) == 6
@@ -238,7 +238,7 @@ def test_odd_numbers_do_not_break_the_page() -> None:
     zero = Finding("zeros", "mark", 0.0, "Found.", "Clear.", threshold=0.0, probability=0.0)
     empty = Finding("empty", "edit", 1.0, "Found.", "", flagged=True, map=np.zeros((0, 3), np.float32))
     found = dataclasses.replace(
-        findings(), findings=(odd, zero, empty), verdict=Verdict("traces found", float("nan"), ("Found.",))
+        findings(), findings=(odd, zero, empty), verdict=Verdict("found", float("nan"), ("Found.",))
     )
     page = single(found)
     assert "nan" not in page.text
@@ -253,12 +253,11 @@ def test_a_preview_of_another_type_is_refused() -> None:
 
 
 def test_words_for_numbers() -> None:
-    assert [one_in(r) for r in (0.005, 0.1, 0.25, 0.37, 0.02, 1.0, 0.0, None)] == [
-        "1 of 200", "1 of 10", "1 of 4", "37 of 100", "1 of 50", "all", "none", "–",
-    ]  # fmt: skip
     assert [percent(p) for p in (0.004, 0.5, 0.995, float("nan"))] == ["<1%", "50%", ">99%", "–"]
     assert number(-0.41239) == "−0.4124"
-    assert error_rate(dataclasses.replace(findings()["jpeg_ghost"], false_positive_rate=0.0)).startswith("No untouched")
+    never = dataclasses.replace(findings()["jpeg_ghost"], false_positive_rate=0.0, n_clean=2300)
+    assert error_rate(never) == "0 of 2,300 untouched photographs reach the threshold: below 0.13%."
+    assert false_alarms(never) == "<0.13%"
     assert examiner_name("find_odd-jpeg") == "Find odd JPEG"
     assert tone_of(True, ["mark", "provenance"]) == "noted"
     assert tone_of(True, ["mark", "edit"]) == "found"

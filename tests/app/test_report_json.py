@@ -40,9 +40,10 @@ def test_summary_counts() -> None:
     assert summary == {
         "pictures": 5,
         "clips": 0,
-        "traces_found": 3,
+        "found": 3,
+        "a_place_to_look_at": 0,
+        "nothing_found": 1,
         "processed": 0,
-        "no_trace_found": 1,
         "not_examined": 1,
         "failed": 1,
         "kinds": {"edit": 3, "container": 2},
@@ -73,11 +74,11 @@ def test_unusual_values_become_json() -> None:
 def _mutations(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     made = {}
     for name, path, value in (
-        ("version", ["schema"], 2),
+        ("version", ["schema"], 1),
         ("extra field", ["results", 0, "note"], "x"),
         ("kind", ["results", 0, "findings", 0, "kind"], "other"),
         ("probability", ["results", 0, "findings", 0, "probability"], 1.5),
-        ("label", ["results", 0, "verdict", "label"], "fake"),
+        ("level", ["results", 0, "verdict", "level"], "fake"),
         ("hash", ["results", 0, "sha256"], "XYZ"),
         ("flagged outside the domain", ["results", 0, "findings", 5, "flagged"], True),
         ("count", ["summary", "failed"], -1),

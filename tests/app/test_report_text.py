@@ -23,11 +23,12 @@ def printed(found: Findings, *, width: int = 80, encoding: str = "utf-8", verbos
 def test_verdict_comes_before_examiners_and_evidence() -> None:
     text = printed(findings())
     places = [
-        text.index(w) for w in ("harbour at dusk.jpg", "● Traces found", "Examiner", "● ", "fits quality 71; the")
+        text.index(w)
+        for w in ("harbour at dusk.jpg", "● Found: edited pixels", "Examiner", "● ", "fits quality 71; the")
     ]
     assert places[0] < places[1] < places[2] < places[4]
     assert "96% probability that pixels were edited" in text
-    assert "1 of 200" in text
+    assert "0.50%" in text
     assert "fact" in text
     assert "cfa_traces, c2pa_claims do not apply here" in text
 
@@ -39,7 +40,7 @@ def test_evidence_of_clear_examiners_only_when_asked() -> None:
     assert "Score 0.1, threshold 0.52." in full
     assert "removes the" not in quiet
     assert "Does not apply" in full
-    assert "○ No trace found" in quiet
+    assert "○ Nothing found" in quiet
 
 
 def test_eighty_columns_and_narrower() -> None:
@@ -53,7 +54,7 @@ def test_ascii_terminal_gets_ascii() -> None:
     for found in (findings(), clear(), unexamined(), hostile()):
         text = printed(found, encoding="ascii", verbose=True)
         assert "\\u2013" not in text
-    assert "* Traces found - 96%" in printed(findings(), encoding="ascii")
+    assert "* Found: edited pixels" in printed(findings(), encoding="ascii")
     assert 'EXIF names "Photo Editor 5"' in printed(findings(), encoding="ascii")
 
 
@@ -71,7 +72,7 @@ def test_hostile_names_cannot_steer_the_terminal() -> None:
 def test_colour_is_an_addition() -> None:
     stream = io.StringIO()
     render_text(findings(), Console(file=stream, width=80, force_terminal=True, color_system="standard"))
-    assert "\x1b[1;33m● Traces found" in stream.getvalue()
+    assert "\x1b[1;31m● Found: edited pixels" in stream.getvalue()
 
 
 def test_unexamined_pictures_state_no_probability() -> None:
@@ -87,18 +88,18 @@ def test_batch_table() -> None:
     render_batch([i.findings for i in batch(3)], failures, Console(file=stream, width=80), groups=groups)
     text = stream.getvalue()
     rows = {line.split()[1]: line for line in text.splitlines() if line[:2] in ("● ", "○ ", "– ")}
-    assert "Traces found" in rows["folder/photo_000.jpg"]
+    assert "Found" in rows["folder/photo_000.jpg"]
     assert "96%" in rows["folder/photo_000.jpg"]
     assert "Edited pixels" in rows["folder/photo_000.jpg"]
-    assert "No trace found" in rows["folder/photo_001.jpg"]
+    assert "Nothing found" in rows["folder/photo_001.jpg"]
     assert "Not examined" in rows["folder/photo_002.jpg"]
     assert "  x.jpg is empty.\n" in text
     assert "  y.jpg: It is cut off.\n" in text
     assert "One is mirrored." in text
-    assert text.rstrip().endswith("3 pictures, 1 with traces, 1 without a trace, 1 not examined, 2 failed")
+    assert text.rstrip().endswith("3 pictures, 1 found, 1 with nothing found, 1 not examined, 2 failed")
 
 
 def test_batch_of_failures_only() -> None:
     stream = io.StringIO()
     render_batch([], [("x", "It is empty.")], Console(file=stream, width=80))
-    assert stream.getvalue().rstrip().endswith("0 pictures, 0 with traces, 1 failed")
+    assert stream.getvalue().rstrip().endswith("0 pictures, 0 found, 1 failed")

@@ -48,7 +48,7 @@ def test_findings_survive_json():
             finding("a", 1.0, map=map, map_caption="where", flagged=True),
             Finding.not_applicable("b", "edit", "too small"),
         ),
-        Verdict("traces found", 0.9, ("One.", "Two."), ("edit",)),
+        Verdict("found", 0.9, ("One.", "Two."), ("edit",)),
     )  # fmt: skip
     value = original.to_dict()
     again = Findings.from_dict(value, {"a": map})
@@ -81,18 +81,18 @@ def test_the_panel_survives_a_broken_examiner_and_says_so(picture):
     findings = panel.examine(ImageSubject(encode(picture, "PNG"), "x.png"))
     assert not findings["broken"].applies
     assert "RuntimeError" in findings["broken"].summary
-    assert findings.verdict.label == "traces found"
+    assert findings.verdict.level == "found"
     assert findings.verdict.kinds == ("container",)
 
 
 def test_the_verdict_says_what_it_does_not_prove():
     panel = Panel([], {}, {"weights": {"a": 1.0}, "offset": 0.0, "threshold": 0.9})
     clear = panel.verdict([finding("a", 0.0, probability=0.2)])
-    assert clear.label == "no trace found"
+    assert clear.level == "nothing found"
     assert "not prove" in " ".join(clear.sentences)
     assert clear.probability == pytest.approx(0.2)
     assert panel.edit_probability([finding("a", 0.0, probability=0.1)]) == pytest.approx(0.5)
     combined = panel.verdict([finding("a", 0.0, probability=0.55)])
     assert combined.flagged
     assert combined.kinds == ("edit",)
-    assert panel.verdict([Finding.not_applicable("a", "edit", "too small")]).label == "not examined"
+    assert panel.verdict([Finding.not_applicable("a", "edit", "too small")]).level == "not examined"

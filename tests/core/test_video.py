@@ -243,7 +243,7 @@ def test_an_examined_clip_has_a_time_line_and_its_strongest_frames(clips: dict[s
     assert "decoded frames" in found["container"].summary
     assert (clip.frames[0].index, clip.frames[0].findings[0].flagged) == (7, True)
     assert [p.shape for p in previews] == [(96, 128, 3)] * len(clip.frames)
-    assert found.verdict.label == "traces found"
+    assert found.verdict.level == "found"
     assert "8 frames were examined, one every 0.5 s" in found.verdict.sentences[-1]
     maps = [{f.examiner: f.map for f in frame.findings if f.map is not None} for frame in clip.frames]
     again = Findings.from_dict(found.to_dict(), frame_maps=maps)

@@ -170,7 +170,7 @@ def test_the_examiner_answers_and_says_when_it_cannot(photo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(0.0, "do not set a region apart"), (0.2, "a place to look at, not a finding")]
+    ("share", "words"), [(0.0, "do not set a region apart"), (0.2, "neither that nor the picture as a whole")]
 )
 def test_a_picture_below_the_threshold_is_not_told_that_its_map_is_empty(photo, monkeypatch, share, words):
     marked = np.zeros((25, 32), np.float32)

@@ -68,8 +68,8 @@ def find(
     the frames of a clip. Raises InputError for unreadable files, UsageError for unknown examiners.
 
     >>> import vestige, numpy as np
-    >>> vestige.find(np.full((64, 64, 3), 128, np.uint8), only=["container"]).verdict.label
-    'no trace found'
+    >>> vestige.find(np.full((64, 64, 3), 128, np.uint8), only=["container"]).verdict.level
+    'nothing found'
     """
     from vestige.core.panel import shared_panel
 

@@ -18,7 +18,8 @@ import numpy as np
 from vestige.core.files import read_json
 from vestige.core.findings import Finding
 
-#: Share of pictures assumed to carry the trace an examiner seeks. Calibration itself sees as many with as without.
+#: Share of pictures assumed to carry the trace an examiner seeks, where nobody says otherwise (``find --prior``).
+#: Calibration itself sees as many with as without.
 PRIOR = 0.1
 
 
@@ -56,9 +57,10 @@ class Calibration:
     """One examiner's calibration.
 
     threshold: scores at or above it are flagged. false_positive_rate: share of ``n_clean`` untouched validation
-    pictures at or above it. Log-odds = slope·score + offset for an even share of pictures with the trace; with a knee,
-    slope·ln(1 + exp(score − knee)) + offset, for scores that mean little below it. `apply` states the probability for
-    the share `PRIOR`.
+    pictures at or above it. focus, focus_rate: the same for how clearly the examiner's map sets one place apart, from
+    which on the place is worth a look although the score stays below the threshold. Log-odds = slope·score + offset for
+    an even share of pictures with the trace; with a knee, slope·ln(1 + exp(score − knee)) + offset, for scores that
+    mean little below it.
 
     >>> Calibration(7.0, 0.0, 100, 1.0, -1.0, knee=2.0).probability(-9.0) > 0.26
     True
@@ -70,6 +72,8 @@ class Calibration:
     slope: float
     offset: float
     knee: float | None = None
+    focus: float | None = None
+    focus_rate: float | None = None
 
     def log_odds(self, scores: np.ndarray | float) -> np.ndarray:
         """Log-odds of the trace, of any shape, where half of the pictures carry it."""
@@ -79,17 +83,25 @@ class Calibration:
         """P(trace | score) where half of the pictures carry the trace."""
         return sigmoid(float(self.log_odds(score)))
 
-    def apply(self, finding: Finding) -> Finding:
-        """The finding with its flag, probability and false-positive rate filled in."""
+    def apply(self, finding: Finding, prior: float = PRIOR) -> Finding:
+        """The finding with its flag, false-positive rate and, for a share ``prior`` with the trace, probability."""
         if not finding.applies:
             return finding
+        flagged = bool(finding.score >= self.threshold)
+        placed = self.focus is not None and finding.focus is not None and finding.focus >= self.focus
         return dataclasses.replace(
             finding,
-            flagged=bool(finding.score >= self.threshold),
-            probability=with_prior(self.probability(finding.score)),
+            flagged=flagged,
+            look=placed and not flagged,
+            probability=with_prior(self.probability(finding.score), prior),
             threshold=self.threshold,
             false_positive_rate=self.false_positive_rate,
+            n_clean=self.n_clean,
         )
+
+    def margin(self, score: float) -> float:
+        """How far a score lies above the threshold, in log-odds; negative below it."""
+        return float(self.log_odds(score) - self.log_odds(self.threshold))
 
 
 @cache

@@ -64,7 +64,7 @@ def examine_clip(
         times.append(time)
     combined, tracks = [], []
     for finder, answers in zip(framewise.finders, zip(*history)):
-        finding, track = combine(answers, times, panel.calibrations.get(finder.slug))
+        finding, track = combine(answers, times, panel.calibrations.get(finder.slug), panel.prior)
         combined.append(finding)
         tracks.append(track)
     restart()
@@ -98,9 +98,12 @@ def examine_clip(
 
 
 def combine(
-    answers: Sequence[Finding], times: Sequence[float], calibration: Calibration | None = None
+    answers: Sequence[Finding], times: Sequence[float], calibration: Calibration | None = None, prior: float = PRIOR
 ) -> tuple[Finding, Track]:
-    """One examiner's finding about a clip from its calibrated findings about the frames, and its track over time."""
+    """One examiner's finding about a clip from its calibrated findings about the frames, and its track over time.
+
+    prior: the share for which their probabilities are stated.
+    """
     applying = [n for n, f in enumerate(answers) if f.applies]
     slug, kind = answers[0].examiner, answers[0].kind
     scores = tuple(f.score if f.applies else None for f in answers)
@@ -114,6 +117,7 @@ def combine(
     ranked = sorted(applying, key=lambda k: (flags[k], answers[k].score), reverse=True)
     best, deciding = answers[ranked[0]], answers[ranked[needed - 1]]
     flagged = len(hits) >= needed
+    places = sum(answers[k].flagged or answers[k].look for k in applying)
     evidence = [_where(hits, n, needed, times)] if hits else []
     evidence += [f"At {clock(times[ranked[0]])}: {e}" for e in best.evidence] if hits else []
     details = {
@@ -133,7 +137,9 @@ def combine(
         when_flagged=best.when_flagged,
         when_clear=best.when_clear if not hits else f"Too few frames show it to count: {len(hits)} of {n}.",
         flagged=flagged,
-        probability=_probability([answers[k].probability for k in applying]),
+        look=not flagged and places >= needed,
+        when_look=best.summary if best.look else "",
+        probability=_probability([answers[k].probability for k in applying], prior),
         threshold=best.threshold,
         false_positive_rate=None if calibration is None else min(1.0, round(n * rate / needed, 6)),
         evidence=tuple(evidence),
@@ -150,12 +156,12 @@ def _rate(calibration: Calibration | None) -> float:
     return (seen + 1) / (calibration.n_clean + 1)
 
 
-def _probability(frames: Sequence[float | None]) -> float | None:
+def _probability(frames: Sequence[float | None], prior: float) -> float | None:
     """P(trace | frames) from the mean of the frames' likelihood ratios, for the same prior as theirs."""
-    known = [log_odds(p) - log_odds(PRIOR) for p in frames if p is not None]
+    known = [log_odds(p) - log_odds(prior) for p in frames if p is not None]
     if not known:
         return None
-    return with_prior(sigmoid(math.log(float(np.mean(np.exp(np.clip(known, *LOG_ODDS)))))))
+    return with_prior(sigmoid(math.log(float(np.mean(np.exp(np.clip(known, *LOG_ODDS)))))), prior)
 
 
 def _where(hits: Sequence[int], n: int, needed: int, times: Sequence[float]) -> str:

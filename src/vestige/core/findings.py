@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+from vestige.core.verdict import LEVELS, Domain, Generation, Stability, Verdict
+
+__all__ = [
+    "KINDS", "LEVELS", "MIND", "NEUTRAL", "SCHEMA_VERSION", "Clip", "Domain", "Finding", "Findings", "FrameFindings",
+    "Generation", "Stability", "Track", "Verdict",
+]  # fmt: skip
+
+SCHEMA_VERSION = 2
 
 #: What a finding is evidence of, with the words used in reports.
 KINDS = {
@@ -23,6 +30,23 @@ KINDS = {
     "duplicate": "the picture is a copy of another one",
 }
 
+#: What would change an examiner's mind about a finding of a kind: what to ask for, or to look at, next.
+MIND = {
+    "edit": "The original file, or another copy that shows the same place with the same traces, would settle it.",
+    "history": "An earlier copy of the file would show what was done to it; nothing of this speaks about the content.",
+    "generated": "A file straight from a camera that shows the same scene, or the generator's own record, would settle "
+    "it.",
+    "mark": "Only another key or another message would; a mark says who marked the picture, not what it shows.",
+    "payload": "The same picture from its source, without the data, would show whether the low bits were written to.",
+    "container": "A copy from the source without these bytes, or a program that is known to write them, would explain "
+    "it.",
+    "code": "A copy of the weights in a format without code (safetensors) makes the question go away.",
+    "provenance": "Credentials that another signer made about the same pixels, or a revoked certificate.",
+    "duplicate": "The two files side by side: near copies share the picture, not always its details.",
+}
+#: Kinds that say something about a picture without speaking against it.
+NEUTRAL = frozenset({"history", "mark", "provenance", "duplicate"})
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -30,8 +54,11 @@ class Finding:
 
     score: raw statistic, higher means more of what the examiner seeks; nan when ``applies`` is False.
     flagged: the score reached the threshold (or a fact was read from the file).
+    look: the score stays below the threshold, and yet there is a place that is worth a look.
     probability: calibrated probability that the trace is present, None where the examiner reads a fact.
-    false_positive_rate: share of held-out untouched photographs at or above the threshold.
+    false_positive_rate: share of ``n_clean`` held-out untouched photographs at or above the threshold; n_clean is None
+    where nobody counted.
+    focus: how clearly the map sets one place apart, None where that was not measured.
     map: float32 h×w in [0, 1] covering the whole picture at any resolution, in display orientation.
     """
 
@@ -50,6 +77,10 @@ class Finding:
     map: np.ndarray | None = field(default=None, repr=False, compare=False)
     map_caption: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    look: bool = False
+    n_clean: int | None = None
+    focus: float | None = None
+    when_look: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -62,7 +93,23 @@ class Finding:
         """One sentence for the reader of a report."""
         if not self.applies:
             return f"Does not apply: {self.why_not}"
+        if self.look and not self.flagged:
+            return self.when_look or f"Unsure: {self.when_flagged}"
         return self.when_flagged if self.flagged else self.when_clear
+
+    @property
+    def basis(self) -> str:
+        """What the answer rests on: "fact" was read from the file, a "sign" has a threshold; "" for neither."""
+        if self.threshold is not None or self.probability is not None:
+            return "sign"
+        return "fact" if self.flagged else ""
+
+    @property
+    def level(self) -> str:
+        """ "found", "a place to look at", "nothing found" or "does not apply"."""
+        if not self.applies:
+            return "does not apply"
+        return "found" if self.flagged else "a place to look at" if self.look else "nothing found"
 
     @classmethod
     def not_applicable(cls, examiner: str, kind: str, why: str) -> Finding:
@@ -75,11 +122,15 @@ class Finding:
             "examiner": self.examiner,
             "kind": self.kind,
             "applies": self.applies,
+            "level": self.level,
+            "basis": self.basis,
             "flagged": self.flagged,
             "score": None if not np.isfinite(self.score) else round(float(self.score), 6),
             "threshold": None if self.threshold is None else round(float(self.threshold), 6),
             "probability": None if self.probability is None else round(float(self.probability), 4),
             "false_positive_rate": self.false_positive_rate,
+            "n_clean": self.n_clean,
+            "focus": None if self.focus is None else round(float(self.focus), 4),
             "summary": self.summary,
             "evidence": list(self.evidence),
             "map_caption": self.map_caption if self.map is not None else None,
@@ -98,6 +149,7 @@ class Finding:
             score=float("nan") if score is None else float(score),
             when_flagged=summary,
             when_clear=summary,
+            when_look=summary,
             flagged=bool(value["flagged"]),
             applies=applies,
             why_not="" if applies else summary.removeprefix("Does not apply: "),
@@ -108,38 +160,10 @@ class Finding:
             map=map,
             map_caption=value["map_caption"] or "",
             details=value["details"],
+            look=value["level"] == "a place to look at",
+            n_clean=value["n_clean"],
+            focus=value["focus"],
         )
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The combined answer for one subject.
-
-    label: "no trace found", "processed" (only its history shows: saved again, scaled, adjusted), "traces found" or
-    "not examined".
-    probability: combined calibrated probability that pixels were edited after the picture was made.
-    """
-
-    label: str
-    probability: float
-    sentences: tuple[str, ...]
-    kinds: tuple[str, ...] = ()
-
-    @property
-    def flagged(self) -> bool:
-        return self.label == "traces found"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "probability": round(self.probability, 4),
-            "kinds": list(self.kinds),
-            "sentences": list(self.sentences),
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Verdict:
-        return cls(value["label"], float(value["probability"]), tuple(value["sentences"]), tuple(value["kinds"]))
 
 
 @dataclass(frozen=True)
@@ -239,7 +263,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything said about one subject; ``clip`` holds what a clip's frames say over time."""
+    """Everything said about one subject; ``clip`` holds what a clip's frames say over time, ``domain`` what sort of
+    picture it is."""
 
     source: str
     sha256: str
@@ -249,6 +274,7 @@ class Findings:
     findings: tuple[Finding, ...]
     verdict: Verdict
     clip: Clip | None = None
+    domain: Domain | None = None
 
     def __getitem__(self, examiner: str) -> Finding:
         for finding in self.findings:
@@ -265,6 +291,7 @@ class Findings:
             "width": self.width,
             "height": self.height,
             "verdict": self.verdict.to_dict(),
+            "domain": None if self.domain is None else self.domain.to_dict(),
             "findings": [f.to_dict() for f in self.findings],
             **({} if self.clip is None else {"clip": self.clip.to_dict()}),
         }
@@ -287,4 +314,5 @@ class Findings:
             findings=tuple(Finding.from_dict(f, maps.get(f["examiner"])) for f in value["findings"]),
             verdict=Verdict.from_dict(value["verdict"]),
             clip=Clip.from_dict(value["clip"], frame_maps) if "clip" in value else None,
+            domain=None if value["domain"] is None else Domain.from_dict(value["domain"]),
         )

@@ -15,24 +15,18 @@ import numpy as np
 
 from vestige.core import catalogue
 from vestige.core.calibration import PRIOR, Calibration, load_calibrations, log_odds, sigmoid, with_prior
+from vestige.core.domain import GRAPHICS, domain_of
 from vestige.core.errors import InputError, UsageError
-from vestige.core.findings import KINDS, Finding, Findings, Verdict
+from vestige.core.findings import Domain, Finding, Findings, Stability, Verdict
 from vestige.core.keys import PUBLIC_KEY
+from vestige.core.stability import NEAR, versions
+from vestige.core.wording import verdict_of
 
 if TYPE_CHECKING:
     from vestige.core.roles import Finder
     from vestige.core.subjects import ImageSubject
 
-#: Kinds that say something about the picture's content having been changed after it was made.
 _EDIT = "edit"
-#: Probability stated for an edit that is read from the file rather than estimated.
-_FACT = 0.95
-_NO_PROOF = "This does not prove that the {} is untouched: careful edits and heavy compression leave little to see."
-_ORDINARY = "Saving, scaling and adjusting a {} are ordinary and say nothing about its content."
-_STATISTICAL = (
-    "This rests on statistical signs, which are wrong on a small, measured share of untouched pictures; look at the "
-    "maps before drawing a conclusion."
-)
 #: Range to which an examiner's log-odds are clipped before they are combined, so that none decides alone.
 LOG_ODDS = (-8.0, 8.0)
 
@@ -47,41 +41,69 @@ class Panel:
     """A set of examiners with their calibrations.
 
     Statistical examiners return raw scores; their flags, probabilities and false-positive rates come from
-    ``calibrations``. Examiners that read facts flag by themselves.
+    ``calibrations``. Examiners that read facts flag by themselves. prior: share of pictures that carry the trace
+    sought, for every probability stated; levels do not depend on it. fast: leave out the check whether a verdict near
+    its threshold stays when the picture is saved again or scaled.
     """
 
     finders: Sequence[Finder] = ()
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     combination: dict[str, Any] = field(default_factory=dict)
+    prior: float = PRIOR
+    fast: bool = False
     slug: ClassVar[str] = "panel"
 
+    def __post_init__(self) -> None:
+        if not 0 < self.prior < 1:
+            raise UsageError(f"The prior is a share between 0 and 1, such as 0.1, not {self.prior:g}.")
+
     def raw(self, subject: ImageSubject) -> list[Finding]:
-        """Every examiner's finding before calibration; an examiner that fails is reported, not fatal."""
+        """Every examiner's finding before calibration; an examiner that fails is reported, not fatal.
+
+        Examiners made for photographs are not asked about flat graphics.
+        """
         findings = []
+        domain = domain_of(subject)
         for finder in self.finders:
+            kind = getattr(finder, "kind", _EDIT)
+            if GRAPHICS in domain.names and getattr(finder, "photographs", False):
+                findings.append(Finding.not_applicable(finder.slug, kind, _not_graphics(domain)))
+                continue
             try:
                 findings.append(finder.find(subject))
             except InputError:
                 raise
             except Exception as error:  # one examiner's defect must not hide what the others found
-                kind = getattr(finder, "kind", _EDIT)
                 name = type(error).__name__
                 finding = Finding.not_applicable(finder.slug, kind, f"the examiner failed on this file ({name})")
                 findings.append(dataclasses.replace(finding, details={"error": f"{name}: {error}"[:200]}))
         return findings
 
     def findings(self, subject: ImageSubject) -> list[Finding]:
-        """Every examiner's finding, calibrated."""
-        return [
-            self.calibrations[f.examiner].apply(f) if f.examiner in self.calibrations else f for f in self.raw(subject)
-        ]
+        """Every examiner's finding, calibrated; where the picture is no ordinary photograph, signs are only places to
+        look at."""
+        domain = domain_of(subject)
+        made_for = {f.slug for f in self.finders if getattr(f, "photographs", False)}
+        calibrated = [self.calibrate(f) for f in self.raw(subject)]
+        return [_lowered(f, domain) if f.examiner in made_for else f for f in calibrated]
+
+    def calibrate(self, finding: Finding) -> Finding:
+        """The finding with flag, rates and the probability for this panel's prior."""
+        known = self.calibrations.get(finding.examiner)
+        if known is not None:
+            return known.apply(finding, self.prior)
+        if finding.probability is None or self.prior == PRIOR:
+            return finding
+        own = sigmoid(log_odds(finding.probability) - log_odds(PRIOR))  # it was stated for the usual prior
+        return dataclasses.replace(finding, probability=with_prior(own, self.prior))
 
     def examine(self, subject: ImageSubject) -> Findings:
         """Examine one picture.
 
         Raises InputError when it cannot be decoded.
         """
-        findings = self.findings(subject)
+        findings, domain = self.findings(subject), domain_of(subject)
+        stability = None if self.fast else self.stability(subject, findings)
         return Findings(
             source=subject.source,
             sha256=subject.sha256,
@@ -89,7 +111,8 @@ class Panel:
             width=subject.width,
             height=subject.height,
             findings=tuple(findings),
-            verdict=self.verdict(findings),
+            verdict=self.verdict(findings, domain=domain, stability=stability),
+            domain=domain,
         )
 
     def edit_probability(self, findings: Sequence[Finding]) -> float:
@@ -98,43 +121,97 @@ class Panel:
         total = float(self.combination.get("offset", 0.0))
         for finding in findings:
             if finding.applies and finding.probability is not None and finding.examiner in weights:
-                own = log_odds(finding.probability) - log_odds(PRIOR)
+                own = log_odds(finding.probability) - log_odds(self.prior)
                 total += weights[finding.examiner] * float(np.clip(own, *LOG_ODDS))
         return sigmoid(total)
 
-    def verdict(self, findings: Sequence[Finding], thing: str = "picture") -> Verdict:
+    def _combines(self, findings: Sequence[Finding]) -> bool:
+        weights = self.combination.get("weights", {})
+        return any(f.applies and f.probability is not None and f.examiner in weights for f in findings)
+
+    def _stated(self, findings: Sequence[Finding]) -> float | None:
+        """The probability of an edit for this panel's prior, None where no calibrated examiner of edits applies."""
+        if self._combines(findings):
+            return with_prior(self.edit_probability(findings), self.prior)
+        return max((f.probability for f in findings if f.applies and f.kind == _EDIT and f.probability), default=None)
+
+    def verdict(
+        self,
+        findings: Sequence[Finding],
+        thing: str = "picture",
+        *,
+        domain: Domain | None = None,
+        stability: Stability | None = None,
+    ) -> Verdict:
         """Combine findings about a ``thing``: what was found, how sure, and what the answer does not say."""
-        flagged = [f for f in findings if f.flagged and f.applies]
-        applied = sum(f.applies for f in findings)
-        if not applied:
-            return Verdict("not examined", 0.0, (f"No examiner applies to this {thing}.",))
-        probability = self.edit_probability(findings)
-        kinds = [k for k in KINDS if any(f.kind == k for f in flagged)]
-        if probability >= float(self.combination.get("threshold", 2.0)) and _EDIT not in kinds:
-            kinds.insert(0, _EDIT)
-        probability = with_prior(probability)
-        edits = [f for f in flagged if f.kind == _EDIT]
-        probability = max([probability, *(_FACT if f.probability is None else f.probability for f in edits)])
-        if not kinds:
-            nothing = f"No trace found by the {applied} examiners that apply."
-            return Verdict("no trace found", probability, (nothing, _NO_PROOF.format(thing)))
-        sentences = tuple(f.summary for f in flagged)
-        if set(kinds) == {"history"}:
-            return Verdict("processed", probability, (*sentences, _ORDINARY.format(thing)), tuple(kinds))
-        if _EDIT in kinds and not edits:
-            sentences = (f"Several weak signs together suggest that part of the {thing} was changed.", *sentences)
-        if _EDIT in kinds and all(f.probability is not None for f in edits):
-            sentences = (*sentences, _STATISTICAL)
-        return Verdict("traces found", probability, sentences, tuple(kinds))
+        together = self.edit_probability(findings) if self._combines(findings) else 0.0
+        combined = (
+            "found" if together >= self.combination.get("threshold", 2.0)
+            else "look" if together >= self.combination.get("look", 2.0)
+            else ""
+        )  # fmt: skip
+        verdict = verdict_of(findings, thing, combined, self.combination, domain, stability)
+        return dataclasses.replace(verdict, probability=self._stated(findings), prior=self.prior)
+
+    def stability(self, subject: ImageSubject, findings: Sequence[Finding]) -> Stability | None:
+        """Examines the picture again, saved again and scaled, where the verdict on edits is near its threshold."""
+        judges = [f for f in self.finders if f.slug in self.combination.get("weights", {})]
+        if not judges or not self._near(findings):
+            return None
+        found = self._edited(findings)
+        small = dataclasses.replace(self, finders=judges)
+        tried, flipped = [], []
+        for name, version in versions(subject):
+            tried.append(name)
+            if self._edited(small.findings(version)) != found:
+                flipped.append(name)
+        return Stability(tuple(tried), tuple(flipped))
+
+    def _edited(self, findings: Sequence[Finding]) -> bool:
+        threshold = float(self.combination.get("threshold", 2.0))
+        return any(f.flagged and f.kind == _EDIT and f.basis == "sign" for f in findings) or (
+            self.edit_probability(findings) >= threshold
+        )
+
+    def _near(self, findings: Sequence[Finding]) -> bool:
+        """Whether what decides on edits lies within `NEAR` of its threshold, in log-odds."""
+        if not self._combines(findings):
+            return False
+        gaps = [log_odds(self.edit_probability(findings)) - log_odds(float(self.combination.get("threshold", 1.0)))]
+        gaps += [
+            self.calibrations[f.examiner].margin(f.score)
+            for f in findings
+            if f.applies and f.kind == _EDIT and f.examiner in self.calibrations
+        ]
+        strongest = max(gaps)  # one examiner far above its threshold decides, whatever the others say
+        return abs(strongest) <= NEAR
 
 
-def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = (), model: str = "") -> Panel:
+def _not_graphics(domain: Domain) -> str:
+    flat, covered = (domain.measured.get(k, 0.0) for k in ("flat", "covered_by_64_colours"))
+    return (
+        f"it was made for photographs, and this is flat graphics ({flat:.0%} of the picture equals its neighbours, "
+        f"64 colours cover {covered:.0%} of it)."
+    )
+
+
+def _lowered(finding: Finding, domain: Domain) -> Finding:
+    """A sign in a picture that is no ordinary photograph is a place to look at."""
+    if not domain.names or not finding.flagged or finding.basis != "sign":
+        return finding
+    said = f"{finding.when_flagged} The picture is outside what its error rate was measured on ({domain.names[0]})."
+    return dataclasses.replace(finding, flagged=False, look=True, when_look=f"Unsure: {said}")
+
+
+def default_panel(
+    keys: Sequence[bytes] = (), only: Sequence[str] = (), model: str = "", prior: float = PRIOR, fast: bool = False
+) -> Panel:
     """The panel of every catalogue entry marked ``panel``.
 
     keys: watermark keys to try besides the public one. only: slugs of the examiners to use instead, which may be any
     built finder of the catalogue that examines pictures; "panel" among them stands for the default panel. model: the
-    weights for the one examiner in ``only``. Raises UsageError for a slug that is none, for one that takes no weights,
-    and InputError when a named examiner's network is not there.
+    weights for the one examiner in ``only``. prior, fast: as of `Panel`. Raises UsageError for a slug that is none, for
+    one that takes no weights, and InputError when a named examiner's network is not there.
     """
     built = [s for s in catalogue.systems() if "find" in s.roles and s.subject == "image" and s.target is not None]
     entries = [s for s in built if s.panel]
@@ -160,7 +237,7 @@ def default_panel(keys: Sequence[bytes] = (), only: Sequence[str] = (), model: s
             raise InputError(f"{entry.slug} has no network yet; 'vestige learn {trained}' trains it, --model names it.")
     path = calibration_file()
     calibrations, combination = load_calibrations(path) if path.is_file() else ({}, {})
-    return Panel(finders, calibrations, combination)
+    return Panel(finders, calibrations, combination, prior, fast)
 
 
 def _with_weights(slug: str, cls: type, model: str) -> Finder:
@@ -173,6 +250,8 @@ def _with_weights(slug: str, cls: type, model: str) -> Finder:
 
 
 @cache
-def shared_panel(keys: tuple[bytes, ...] = (), only: tuple[str, ...] = (), model: str = "") -> Panel:
+def shared_panel(
+    keys: tuple[bytes, ...] = (), only: tuple[str, ...] = (), model: str = "", prior: float = PRIOR, fast: bool = False
+) -> Panel:
     """`default_panel`, built once a process."""
-    return default_panel(keys, only, model)
+    return default_panel(keys, only, model, prior, fast)

@@ -65,6 +65,7 @@ class CopyMove:
     """
 
     slug = "copy_move"
+    photographs = True
     kind = "edit"
 
     def __init__(

@@ -79,6 +79,7 @@ class ErrorLevels:
     """
 
     slug = "ela"
+    photographs = True
 
     def __init__(self, *, quality: int = 90, windows: tuple[int, ...] = (5, 9)) -> None:
         self.quality = quality

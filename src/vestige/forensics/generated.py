@@ -162,6 +162,7 @@ class GeneratedExaminer:
     """
 
     slug = ""
+    photographs = True
     kind = "generated"
     found = "has the traces that generators leave"
 

@@ -275,6 +275,7 @@ class GeneratedImage:
     """
 
     slug = "generated_image"
+    photographs = True
     kind = "generated"
     side = 64
 

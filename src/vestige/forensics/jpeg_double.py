@@ -68,6 +68,7 @@ class JpegDouble:
     """
 
     slug = "jpeg_double"
+    photographs = True
 
     def __init__(self, *, limit: int = 3_000_000) -> None:
         self.limit = limit

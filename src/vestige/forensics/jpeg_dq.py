@@ -53,6 +53,7 @@ class JpegDQ:
     """
 
     slug = "jpeg_dq"
+    photographs = True
 
     def __init__(self, *, windows: tuple[int, ...] = (3, 5, 9), limit: int = 3_000_000) -> None:
         self.windows = windows

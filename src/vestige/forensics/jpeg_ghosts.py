@@ -100,6 +100,7 @@ class JpegGhosts:
     """
 
     slug = "jpeg_ghosts"
+    photographs = True
 
     def __init__(
         self,

@@ -178,6 +178,7 @@ class JpegGrid:
     row_pixels: int = 6_000_000
     windows: tuple[int, ...] = (5, 9, 17)
     slug: ClassVar[str] = "jpeg_grid"
+    photographs: ClassVar[bool] = True
 
     def find(self, subject: ImageSubject) -> Finding:
         try:
@@ -218,6 +219,7 @@ class JpegCrop:
     row_pixels: int = 6_000_000
     windows: tuple[int, ...] = (5, 9, 17)
     slug: ClassVar[str] = "jpeg_crop"
+    photographs: ClassVar[bool] = True
 
     def find(self, subject: ImageSubject) -> Finding:
         grid = JpegGrid(self.row_pixels, self.windows)

@@ -160,6 +160,7 @@ class LaunderingDetector:
     """
 
     slug = "laundering"
+    photographs = True
     kind = "generated"
 
     def __init__(

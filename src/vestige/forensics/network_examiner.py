@@ -31,6 +31,7 @@ class NetworkExaminer:
     """
 
     slug = ""
+    photographs = True
     recipe = ""
     usual_side = 64
     kind = "edit"

@@ -48,6 +48,7 @@ class NoiseLevel:
     """
 
     slug = "noise_level"
+    photographs = True
     kind = "edit"
 
     def __init__(self, *, block: int = 8, across: int = 48, region: float = 0.16, agreeing: float = 0.8) -> None:

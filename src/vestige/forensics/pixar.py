@@ -230,6 +230,7 @@ class Pixar:
     """
 
     slug = "pixar"
+    photographs = True
     kind = "edit"
 
     def __init__(self, weights: str | Path | None = None, *, network: PixarModel | None = None) -> None:

@@ -42,6 +42,7 @@ class RecolorDetector:
     """
 
     slug = "recolor"
+    photographs = True
     kind = "history"
 
     def __init__(

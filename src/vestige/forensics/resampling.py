@@ -47,6 +47,7 @@ class Resampling:
     """
 
     slug = "resampling"
+    photographs = True
     kind = "history"
 
     def __init__(self, *, tile: int = 256, largest: int = 3072) -> None:

@@ -56,6 +56,7 @@ class RIGID:
     """
 
     slug = "rigid"
+    photographs = True
     kind = "generated"
 
     def __init__(

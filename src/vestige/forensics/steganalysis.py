@@ -54,6 +54,7 @@ class Steganalysis:
     """
 
     slug = "steganalysis"
+    photographs = True
     kind = "payload"
 
     def __init__(self, *, prefixes: int = 64) -> None:

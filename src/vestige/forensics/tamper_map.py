@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vestige.core.calibration import sigmoid
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
 from vestige.forensics.jpeg_parse import parse_jpeg
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SMALLEST, LOWEST_QUALITY = 64, 30
 #: Share of the picture from which on a map that is above one half is worth a word.
 SHARE = 0.005
+#: Probability of a place, given an edit somewhere, from which on it counts for `focus_of`.
+MARKED = 0.7
 
 
 class TamperMap:
@@ -42,6 +45,7 @@ class TamperMap:
     """
 
     slug = "tamper_map"
+    photographs = True
     kind = "edit"
 
     def __init__(self, weights: str | Path | None = None, *, network: TraceNet | None = None) -> None:
@@ -76,6 +80,7 @@ class TamperMap:
             return Finding.not_applicable(self.slug, self.kind, why)
         chances, odds = self.localise(subject)
         share = float((chances > 0.5).mean())
+        focus = focus_of(chances / max(sigmoid(odds), 1e-6))
         return Finding(
             self.slug,
             self.kind,
@@ -84,13 +89,31 @@ class TamperMap:
             "local edit; the map shows where. Shallow depth of field and local retouching leave similar traces.",
             "The traces of noise, compression and colour do not set a region apart from the rest of the picture."
             if share < SHARE
-            else "The map marks a region, but as a whole the picture does not stand out from untouched photographs: a "
-            "place to look at, not a finding.",
-            evidence=(f"the map is above one half on {share:.0%} of the picture",),
+            else "The map marks something, but neither that nor the picture as a whole stands out from untouched "
+            "photographs.",
+            evidence=(
+                f"the map is above one half on {share:.0%} of the picture",
+                f"the largest region that the network would mark if there were an edit covers {focus:.0%} of it",
+            ),
             map=chances,
             map_caption="where a network that learned from edits of its own sees one",
             details={"share": round(share, 4)},
+            focus=focus,
+            when_look="The map sets one region apart, as a local edit does, but as a whole the picture does not stand "
+            "out from untouched photographs. Shallow depth of field and local retouching leave similar traces.",
         )
+
+
+def focus_of(places: np.ndarray) -> float:
+    """Share of a picture, float32 h×w of probabilities, that the largest connected region above `MARKED` covers.
+
+    >>> round(focus_of(np.pad(np.ones((4, 5), np.float32), 10)), 3)
+    0.033
+    """
+    import cv2
+
+    count, _, stats, _ = cv2.connectedComponentsWithStats((places > MARKED).astype(np.uint8))
+    return float(stats[1:, cv2.CC_STAT_AREA].max() / places.size) if count > 1 else 0.0
 
 
 def _outside(subject: ImageSubject) -> str:

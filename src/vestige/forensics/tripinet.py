@@ -247,6 +247,7 @@ class TriPINetFinder:
     """
 
     slug = "tripinet"
+    photographs = True
     kind = "edit"
 
     def __init__(self, weights: str | Path | None = None, *, network: TriPINet | None = None) -> None:

@@ -20,15 +20,17 @@ from vestige.app.report.items import (
     clip_facts,
     error_rate,
     examiner_name,
+    headline,
     kind_labels,
     number,
+    odds,
     ordered,
     percent,
-    tone_of,
+    tone_of_finding,
     verdict_tone,
 )
 from vestige.app.report.markup import Markup, element, join
-from vestige.core.findings import KINDS, Finding, Findings
+from vestige.core.findings import KINDS, MIND, Finding, Findings
 from vestige.core.image_io import encode
 from vestige.core.video import clock
 
@@ -48,7 +50,7 @@ def tone(findings: Findings) -> str:
 
 
 def label(findings: Findings) -> str:
-    return LABELS.get(findings.verdict.label, findings.verdict.label)
+    return LABELS[findings.verdict.level]
 
 
 def short_name(source: str) -> str:
@@ -112,7 +114,7 @@ def detail(item: ReportItem, index: int, bounds: Bounds) -> Markup:
 
 
 def _with_maps(findings: list[Finding], bounds: Bounds) -> list[Finding]:
-    return [f for f in findings if f.map is not None and f.map.size and (f.flagged or bounds.clear_maps)]
+    return [f for f in findings if f.map is not None and f.map.size and (f.flagged or f.look or bounds.clear_maps)]
 
 
 def _shots(item: ReportItem, index: int, bounds: Bounds) -> Markup:
@@ -123,14 +125,15 @@ def _shots(item: ReportItem, index: int, bounds: Bounds) -> Markup:
     for n, (frame, preview) in enumerate(zip(clip.frames, item.frames)):
         findings = [f for f in ordered(frame.findings) if f.applies]
         flagged = [examiner_name(f.examiner) for f in findings if f.flagged]
+        places = [examiner_name(f.examiner) for f in findings if f.look]
+        said = [f"Found: {'; '.join(flagged)}."] * bool(flagged)
+        said += [f"A place to look at: {'; '.join(places)}."] * bool(places)
         when = f"Frame at {clock(frame.time)}"
         shots.append(
             element(
                 "section",
                 element("h3", when, id=f"shot-{index}-{n}"),
-                element(
-                    "p", f"Trace: {'; '.join(flagged)}." if flagged else "No trace in this frame.", class_="sought"
-                ),
+                element("p", " ".join(said) or "Nothing found in this frame.", class_="sought"),
                 _figure(preview, when, f"{index}-f{n}", _with_maps(findings, bounds), bounds),
                 class_="shot",
                 aria_labelledby=f"shot-{index}-{n}",
@@ -168,14 +171,14 @@ def _heading(found: Findings, index: int) -> Markup:
 
 def _verdict(found: Findings) -> Markup:
     verdict = found.verdict
-    known = math.isfinite(verdict.probability) and verdict.label != "not examined"
-    kinds = kind_labels(verdict.kinds)
     thing = "picture" if found.clip is None else "clip"
+    said = odds(verdict, thing)
+    kinds = kind_labels(verdict.kinds)
     return element(
         "section",
         element(
             "div",
-            element("p", label(found), class_="label"),
+            element("p", headline(verdict), class_="label"),
             *(element("p", s) for s in verdict.sentences),
             element("ul", *(element("li", k) for k in kinds), class_="kinds", aria_label="Kinds of trace")
             if kinds
@@ -184,11 +187,11 @@ def _verdict(found: Findings) -> Markup:
         element(
             "div",
             element("p", percent(verdict.probability), class_="figure"),
-            _bar(verdict.probability),
-            element("p", f"probability that pixels were edited after the {thing} was made", class_="unit"),
+            _bar(verdict.probability or 0.0),
+            element("p", said.partition(" ")[2], class_="unit"),
             class_="odds",
         )
-        if known
+        if said
         else None,
         class_=f"verdict {tone(found)}",
         aria_label="Verdict",
@@ -207,7 +210,7 @@ def _drawing(*shapes: Markup) -> Markup:
 
 def _figure(preview: np.ndarray, name: str, index: str, shown: list[Finding], bounds: Bounds) -> Markup:
     uri, width, height = picture_uri(preview, bounds.preview)
-    first = next((n for n, f in enumerate(shown, 1) if f.flagged), 0)
+    first = next((n for n, f in enumerate(shown, 1) if f.flagged or f.look), 0)
     overlays = [
         element(
             "img",
@@ -237,7 +240,7 @@ def _figure(preview: np.ndarray, name: str, index: str, shown: list[Finding], bo
 
 
 def _controls(index: str, shown: list[Finding], first: int) -> Markup:
-    def choice(n: int, name: str, caption: str, flagged: bool) -> Markup:
+    def choice(n: int, name: str, caption: str, level: str) -> Markup:
         radio = element(
             "input",
             type="radio",
@@ -248,11 +251,12 @@ def _controls(index: str, shown: list[Finding], first: int) -> Markup:
             checked=n == first,
         )
         key = element("kbd", n, aria_hidden="true") if n < 10 else None
-        mark = element("span", "●", class_="dot", role="img", aria_label="trace found") if flagged else None
+        sign = {"found": "●", "a place to look at": "◐"}.get(level)
+        mark = element("span", sign, class_="dot", role="img", aria_label=level) if sign else None
         return element("label", radio, key, element("span", name, class_="name"), mark, class_="choice")
 
     captions = [f.map_caption or f.summary for f in shown]
-    choices = [choice(n, examiner_name(f.examiner), c, f.flagged) for n, (f, c) in enumerate(zip(shown, captions), 1)]
+    choices = [choice(n, examiner_name(f.examiner), c, f.level) for n, (f, c) in enumerate(zip(shown, captions), 1)]
     return join(
         element(
             "figcaption",
@@ -270,7 +274,7 @@ def _controls(index: str, shown: list[Finding], first: int) -> Markup:
         element(
             "fieldset",
             element("legend", "Map on the picture"),
-            choice(0, "None", "Picture without a map.", False),
+            choice(0, "None", "Picture without a map.", ""),
             *choices,
             class_="maps",
         ),
@@ -294,11 +298,12 @@ def _controls(index: str, shown: list[Finding], first: int) -> Markup:
 
 
 def _card(finding: Finding, index: int, key: int | None, clip: bool) -> Markup:
-    fact = finding.flagged and finding.probability is None
+    fact = finding.basis == "fact"
     facts = [
         ("Basis", "A fact read from the file") if fact else ("Probability", _odds(finding)),
         ("Score", _score(finding)),
-        ("Error rate", error_rate(finding, clip)),
+        ("False alarms", error_rate(finding, clip)),
+        ("What would change this", MIND[finding.kind] if finding.flagged or finding.look else ""),
     ]
     left_out = finding.map is not None and key is None and not finding.flagged
     return element(
@@ -306,7 +311,7 @@ def _card(finding: Finding, index: int, key: int | None, clip: bool) -> Markup:
         element(
             "header",
             element("h3", examiner_name(finding.examiner)),
-            element("span", "Trace found" if finding.flagged else "No trace", class_="state"),
+            element("span", LABELS[finding.level], class_="state"),
         ),
         element("p", finding.summary, class_="summary"),
         element(
@@ -330,7 +335,7 @@ def _card(finding: Finding, index: int, key: int | None, clip: bool) -> Markup:
         if left_out
         else None,
         _measurements(finding),
-        class_=f"card {tone_of(finding.flagged, [finding.kind])}",
+        class_=f"card {tone_of_finding(finding)}",
     )
 
 

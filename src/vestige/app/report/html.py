@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
 from functools import cache
@@ -19,6 +20,8 @@ from typing import Any
 from vestige.app.report.colormap import css_ramp
 from vestige.app.report.detail import Bounds, detail, label, picture_uri, short_name, tone
 from vestige.app.report.items import (
+    KIND_LABELS,
+    LABELS,
     Failure,
     ReportGroup,
     ReportItem,
@@ -28,9 +31,10 @@ from vestige.app.report.items import (
     kind_labels,
     percent,
     tally,
+    urgency,
 )
 from vestige.app.report.markup import Markup, element, join, text
-from vestige.core.findings import Findings
+from vestige.core.findings import LEVELS, Findings
 from vestige.core.runtime import versions
 
 _GUIDE = (
@@ -145,12 +149,13 @@ def _batch(
     groups: Sequence[ReportGroup],
 ) -> Markup:
     things = "pictures" if all(f.clip is None for f in seen) else "files"
-    rows = [_row(found, thumb, n) for n, (found, thumb) in enumerate(zip(seen, thumbs), 1)]
+    worst = sorted(range(len(seen)), key=lambda n: urgency(seen[n].verdict))
+    rows = [_row(seen[n], thumbs[n], n + 1, rank) for rank, n in enumerate(worst)]
     overview = element(
         "section",
         element("h1", title, tabindex="-1", id="top"),
         _counts(seen, failed),
-        _filters(things) if rows else None,
+        _filters(seen) if rows else None,
         element("ol", *rows, class_="rows", aria_label=things.capitalize()),
         element("p", f"No {things[:-1]} matches.", class_="empty", id="nothing", hidden=True),
         _groups(groups, seen),
@@ -180,9 +185,9 @@ def _counts(seen: list[Findings], failed: list[Failure]) -> Markup:
     summary = tally(seen, len(failed))
     shown = [
         *((words, n, "all") for n, words in counted(summary)),
-        ("with traces", summary["traces_found"], "found"),
-        ("processed", summary["processed"], "noted"),
-        ("without a trace", summary["no_trace_found"], "clear"),
+        ("found", summary["found"], "found"),
+        ("with a place to look at", summary["a_place_to_look_at"], "look"),
+        ("with nothing found", summary["nothing_found"], "clear"),
         ("not examined", summary["not_examined"], "none"),
         ("failed", summary["failed"], "none"),
     ]
@@ -197,12 +202,15 @@ def _counts(seen: list[Findings], failed: list[Failure]) -> Markup:
     )
 
 
-def _filters(things: str) -> Markup:
+def _filters(seen: list[Findings]) -> Markup:
     orders = (
+        ("worst", "Worst first"),
+        ("p", "Probability of an edit, highest first"),
         ("order", "Order of examination"),
-        ("p", "Probability, highest first"),
         ("name", "Name"),
     )
+    levels = [level for level in LEVELS if any(f.verdict.level == level for f in seen)]
+    kinds = [kind for kind in KIND_LABELS if any(kind in f.verdict.kinds for f in seen)]
     return element(
         "div",
         element(
@@ -210,28 +218,25 @@ def _filters(things: str) -> Markup:
             element("span", "Search names"),
             element("input", type="search", id="search", autocomplete="off", spellcheck="false"),
         ),
-        element(
-            "label",
-            element("span", "Sort by"),
-            element("select", *(element("option", words, value=v) for v, words in orders), id="sort"),
-        ),
-        element(
-            "label",
-            element("input", type="checkbox", id="flagged"),
-            element("span", f"Only {things} with traces"),
-            class_="check",
-        ),
+        _choice("sort", "Sort by", orders),
+        _choice("level", "Level", [("", "All"), *((level, LABELS[level]) for level in levels)]),
+        _choice("kind", "Kind", [("", "All"), *((kind, KIND_LABELS[kind]) for kind in kinds)]) if kinds else None,
         element("p", id="count", aria_live="polite"),
         class_="filters",
     )
 
 
-def _row(found: Findings, thumb: Markup, index: int) -> Markup:
+def _choice(name: str, label: str, options: Sequence[tuple[str, str]]) -> Markup:
+    select = element("select", *(element("option", words, value=v) for v, words in options), id=name)
+    return element("label", element("span", label), select)
+
+
+def _row(found: Findings, thumb: Markup, index: int, rank: int) -> Markup:
     name, path = short_name(found.source), PurePath(found.source)
     folder = str(path.parent) if str(path.parent) not in (".", "") else ""
     if found.clip is not None:
         folder = f"{folder} · clip" if folder else "clip"
-    examined = found.verdict.label != "not examined"
+    known = found.verdict.probability is not None and math.isfinite(found.verdict.probability)
     return element(
         "li",
         element(
@@ -246,14 +251,16 @@ def _row(found: Findings, thumb: Markup, index: int) -> Markup:
             element("span", label(found), class_=f"pill {tone(found)}"),
             element("span", ", ".join(kind_labels(found.verdict.kinds)), class_="kindlist"),
             element("span", percent(found.verdict.probability), element("small", " edit probability"), class_="odds")
-            if examined
+            if known
             else element("span", "–", class_="odds", aria_hidden="true"),
             href=f"#p{index}",
         ),
         data_order=index,
         data_name=found.source.lower(),
-        data_p=f"{found.verdict.probability:.6f}" if examined else "-1",
-        data_flagged="1" if found.verdict.flagged else None,
+        data_p=f"{found.verdict.probability:.6f}" if known else "-1",
+        data_worst=rank,
+        data_level=found.verdict.level,
+        data_kinds=" ".join(found.verdict.kinds),
     )
 
 

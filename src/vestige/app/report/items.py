@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.findings import Clip, Finding, Findings, Track, Verdict
+from vestige.core.findings import LEVELS, NEUTRAL, Clip, Finding, Findings, Track, Verdict
+from vestige.core.rates import rate_brief, rate_words, share
 from vestige.core.video import clock
 
 KIND_LABELS = {
@@ -25,19 +26,19 @@ KIND_LABELS = {
     "provenance": "Provenance",
     "duplicate": "Copy",
 }
+#: What a level is called everywhere: on the terminal, on the page and in JSON.
 LABELS = {
-    "traces found": "Traces found",
-    "no trace found": "No trace found",
-    "processed": "Processed",
+    "found": "Found",
+    "a place to look at": "A place to look at",
+    "nothing found": "Nothing found",
     "not examined": "Not examined",
+    "does not apply": "Does not apply",
 }
 _GROUP_TITLES = {
     "exact": "copies of the same file",
     "same pixels": "files with the same pixels",
     "near": "near copies of one picture",
 }
-#: Kinds that say something about a picture without speaking against it.
-_NEUTRAL = frozenset({"history", "mark", "provenance", "duplicate"})
 _ACRONYMS = re.compile(r"\b(jpe?g|png|ela|cfa|prnu|exif|xmp|iptc|dct|dwt|fft|lsb|c2pa|clip|gan|icc|rgb|ai)\b", re.I)
 
 
@@ -154,41 +155,55 @@ def percent(probability: float | None) -> str:
     return "<1%" if probability < 0.01 else f"{100 * probability:.0f}%"
 
 
-def one_in(rate: float | None) -> str:
-    """A small share as a fraction.
-
-    >>> one_in(0.005), one_in(0.037), one_in(0.31), one_in(0.0)
-    ('1 of 200', '1 of 27', '31 of 100', 'none')
-    """
-    if rate is None or not math.isfinite(rate):
-        return "–"
-    if rate <= 0:
-        return "none"
-    if rate >= 1:
-        return "all"
-    whole = round(1 / rate)
-    if abs(whole * rate - 1) < 0.02 or rate < 0.03:
-        return f"1 of {whole:,}"
-    return f"{round(100 * rate)} of 100"
+def false_alarms(finding: Finding) -> str:
+    """The false-alarm rate for a column; a bound where none was seen."""
+    return rate_brief(finding.false_positive_rate, finding.n_clean) if finding.applies else "–"
 
 
 def error_rate(finding: Finding, clip: bool = False) -> str:
-    """The false-positive rate in words, empty when the examiner states none."""
+    """The false-alarm rate in words, empty when the examiner states none."""
     rate = finding.false_positive_rate
     if rate is None or not math.isfinite(rate):
         return ""
     if clip:
-        share = one_in(rate)
-        return f"At most {share} untouched clips {'has' if share.startswith('1 of') else 'have'} as many such frames."
-    if rate <= 0:
-        reach = "scores this high" if finding.flagged else "reaches the threshold"
-        return f"No untouched photograph it was tried on {reach}."
-    if rate >= 1:
-        return "Every untouched photograph it was tried on scores this high."
-    single = one_in(rate).startswith("1 of")
-    if finding.flagged:
-        return f"{one_in(rate)} untouched photographs {'scores' if single else 'score'} this high."
-    return f"{one_in(rate)} untouched photographs {'reaches' if single else 'reach'} the threshold."
+        return f"At most {share(rate)} of untouched clips have as many such frames."
+    return rate_words(rate, finding.n_clean)
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in a line: its level, of what, and on which basis; never clears what was not judged.
+
+    >>> headline(Verdict("found", 0.07, (), ("container",), facts=("A ZIP archive follows the picture.",)))
+    'Found: file structure (a fact)'
+    >>> headline(Verdict("nothing found", 0.02, ()))
+    'Nothing found'
+    """
+    words = LABELS[verdict.level]
+    named = ", ".join(label[:1].lower() + label[1:] for label in kind_labels(verdict.kinds))
+    if verdict.level == "nothing found":
+        words += " beyond ordinary processing" if verdict.kinds else ""
+        judged = verdict.generation is None or verdict.generation.pixels
+        return words if judged else f"{words}; pixels not judged for generation"
+    if verdict.level == "found" and named:
+        basis = "a fact" if not verdict.signs else "a sign" if not verdict.facts else "facts and signs"
+        words += f": {named} ({basis})" if verdict.facts or verdict.signs else f": {named}"
+    elif named:
+        words += f": {named}?"
+    return words
+
+
+def odds(verdict: Verdict, thing: str = "picture") -> str:
+    """The probability of an edit with what it is the probability of; empty where none is known.
+
+    >>> odds(Verdict("nothing found", 0.02, ()))
+    '2% probability that pixels were edited, if 10% of such pictures are (--prior)'
+    """
+    if verdict.probability is None or not math.isfinite(verdict.probability):
+        return ""
+    return (
+        f"{percent(verdict.probability)} probability that pixels were edited, if {percent(verdict.prior)} of such "
+        f"{thing}s are (--prior)"
+    )
 
 
 def number(value: float | None) -> str:
@@ -221,9 +236,11 @@ def kind_labels(kinds: Iterable[str]) -> list[str]:
 
 
 def verdict_tone(verdict: Verdict) -> str:
-    """`tone_of` a verdict, "none" when nothing was examined."""
-    if verdict.label == "not examined":
+    """How much attention a verdict asks for: "found", "look", "noted" (it speaks against nothing), "clear", "none"."""
+    if verdict.level == "not examined":
         return "none"
+    if verdict.level == "a place to look at":
+        return "look"
     return tone_of(bool(verdict.kinds), verdict.kinds)
 
 
@@ -232,14 +249,29 @@ def tone_of(flagged: bool, kinds: Iterable[str]) -> str:
     if not flagged:
         return "clear"
     kinds = set(kinds)
-    return "noted" if kinds and kinds <= _NEUTRAL else "found"
+    return "noted" if kinds and kinds <= NEUTRAL else "found"
+
+
+def tone_of_finding(finding: Finding) -> str:
+    """`tone_of` one examiner's answer, "look" for a place to look at and "none" where it does not apply."""
+    if not finding.applies:
+        return "none"
+    if finding.look and not finding.flagged:
+        return "noted" if finding.kind in NEUTRAL else "look"
+    return tone_of(finding.flagged, [finding.kind])
+
+
+def urgency(verdict: Verdict) -> tuple[int, int, float]:
+    """Sorts verdicts, the one that asks for most attention first."""
+    tones = ("found", "look", "noted", "clear", "none")
+    return tones.index(verdict_tone(verdict)), LEVELS.index(verdict.level), -(verdict.probability or 0.0)
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Flagged first, then clear, then those that do not apply; the most probable first within each."""
+    """Found, a place to look at, clear, then those that do not apply; the most probable first within each."""
 
     def rank(finding: Finding) -> tuple[int, float]:
-        group = 2 if not finding.applies else 0 if finding.flagged else 1
+        group = 3 if not finding.applies else 0 if finding.flagged else 1 if finding.look else 2
         known = finding.probability is not None and math.isfinite(finding.probability)
         certain = 1.0 if finding.flagged else 0.0  # a fact read from the file
         return group, -(finding.probability if known and finding.probability is not None else certain)
@@ -259,22 +291,25 @@ def counted(summary: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 
 def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
-    """Counts for the head of a batch report."""
-    counts = dict.fromkeys(LABELS, 0)
+    """Counts for the head of a batch report; ``processed`` are among those with nothing found."""
+    counts = dict.fromkeys(LEVELS, 0)
+    processed = 0
     kinds: dict[str, int] = {}
     pictures = clips = 0
     for found in results:
         pictures += found.clip is None
         clips += found.clip is not None
-        counts[found.verdict.label] = counts.get(found.verdict.label, 0) + 1
+        counts[found.verdict.level] += 1
+        processed += found.verdict.level == "nothing found" and bool(found.verdict.kinds)
         for kind in dict.fromkeys(found.verdict.kinds):
             kinds[kind] = kinds.get(kind, 0) + 1
     return {
         "pictures": pictures,
         "clips": clips,
-        "traces_found": counts["traces found"],
-        "processed": counts["processed"],
-        "no_trace_found": counts["no trace found"],
+        "found": counts["found"],
+        "a_place_to_look_at": counts["a place to look at"],
+        "nothing_found": counts["nothing found"],
+        "processed": processed,
         "not_examined": counts["not examined"],
         "failed": failed,
         "kinds": kinds,

@@ -18,19 +18,21 @@ from vestige.app.report.items import (
     clip_facts,
     counted,
     failure_of,
+    false_alarms,
     group_of,
+    headline,
     kind_labels,
     moments,
-    one_in,
+    odds,
     ordered,
     percent,
     tally,
-    tone_of,
+    tone_of_finding,
     verdict_tone,
 )
 from vestige.app.report.json_report import to_json_report
 from vestige.app.report.markup import visible
-from vestige.core.findings import Clip, Finding, Findings
+from vestige.core.findings import MIND, Clip, Finding, Findings
 from vestige.core.video import clock
 
 if TYPE_CHECKING:
@@ -40,9 +42,10 @@ if TYPE_CHECKING:
 
 __all__ = ["render_batch", "render_text", "to_json_report"]
 
-_STYLES = {"found": "bold yellow", "noted": "bold cyan", "clear": "bold green", "none": "bold"}
+_STYLES = {"found": "bold red", "look": "bold yellow", "noted": "bold cyan", "clear": "bold green", "none": "bold"}
+_MARKS = {"found": "●", "a place to look at": "◐", "nothing found": "○", "does not apply": "–", "not examined": "–"}
 _ASCII = str.maketrans(
-    {"●": "*", "○": "o", "▮": "#", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "·": "-", "•": "*"}
+    {"●": "*", "◐": "?", "○": "o", "▮": "#", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "·": "-", "•": "*"}
     | dict.fromkeys("“”„«»", '"')
     | dict.fromkeys("‘’", "'")
     | dict.fromkeys("\u2009\u202f", " ")
@@ -87,7 +90,8 @@ class _Writer:
 def render_text(findings: Findings, console: Console, *, verbose: bool = False) -> None:
     """Print what was found in one picture or clip.
 
-    Evidence is listed for flagged examiners, with ``verbose`` for all of them, together with scores and thresholds.
+    Evidence, and what would change the examiner's mind, is listed where something was found or is to be looked at, with
+    ``verbose`` for all examiners, together with scores and thresholds.
     """
     out = _Writer(console)
     out.line(findings.source, "bold")
@@ -111,17 +115,16 @@ def render_text(findings: Findings, console: Console, *, verbose: bool = False) 
         verb = "does" if len(left_out) == 1 else "do"
         out.line(f"– {names} {verb} not apply here (--verbose says why).", "dim")
     for finding in shown:
-        if finding.applies and (verbose or finding.flagged):
+        if finding.applies and (verbose or finding.flagged or finding.look):
             _evidence(finding, out, verbose)
 
 
 def _verdict(findings: Findings, out: _Writer) -> None:
     verdict = findings.verdict
-    mark = "●" if verdict.flagged else "–" if verdict.label == "not examined" else "○"
-    line = f"{mark} {LABELS.get(verdict.label, verdict.label)}"
-    if verdict.label != "not examined" and math.isfinite(verdict.probability):
-        line += f" · {percent(verdict.probability)} probability that pixels were edited"
-    out.line(line, _STYLES[_tone(findings)])
+    out.line(f"{_MARKS[verdict.level]} {headline(verdict)}", _STYLES[_tone(findings)])
+    said = odds(verdict, "clip" if findings.clip else "picture")
+    if said:
+        out.line(f"{said}.", indent=2)
     for sentence in verdict.sentences:
         out.line(sentence, indent=2)
 
@@ -140,13 +143,12 @@ def _examiners(shown: Sequence[Finding], out: _Writer) -> Table:
     )
     for f in shown:
         style = "dim" if not f.applies else "bold" if f.flagged else ""
-        mark_style = _STYLES[tone_of(f.flagged, [f.kind])] if f.applies else "dim"
-        fact = f.applies and f.flagged and f.probability is None
+        mark_style = _STYLES[tone_of_finding(f)] if f.applies else "dim"
         table.add_row(
-            out.text("–" if not f.applies else "●" if f.flagged else "○", mark_style),
+            out.text(_MARKS[f.level], mark_style),
             out.text(f.examiner, style),
-            out.text("fact" if fact else percent(f.probability)),
-            out.text(one_in(f.false_positive_rate)),
+            out.text("fact" if f.basis == "fact" else percent(f.probability)),
+            out.text(false_alarms(f)),
             out.text(f.summary, style if not f.applies else ""),
         )
     return table
@@ -174,6 +176,8 @@ def _evidence(finding: Finding, out: _Writer, verbose: bool) -> None:
     lines = [*finding.evidence]
     if verbose and finding.threshold is not None and math.isfinite(finding.score):
         lines.append(f"Score {finding.score:.4g}, threshold {finding.threshold:.4g}.")
+    if finding.flagged or finding.look:
+        lines.append(f"What would change this: {MIND[finding.kind]}")
     if not lines:
         return
     out.line()
@@ -198,17 +202,16 @@ def render_batch(
             ("", {"no_wrap": True}),
             ("File", {"overflow": "fold", "ratio": 3}),
             ("Verdict", {"no_wrap": True}),
-            ("Prob.", {"justify": "right", "no_wrap": True}),
-            ("Kinds", {"overflow": "fold", "ratio": 2}),
+            ("Edit prob.", {"justify": "right", "no_wrap": True}),
+            ("What", {"overflow": "fold", "ratio": 2}),
         )
         for f in found:
             verdict, style = f.verdict, _STYLES[_tone(f)]
-            examined = verdict.label != "not examined"
             table.add_row(
-                out.text("●" if verdict.flagged else "○" if examined else "–", style),
+                out.text(_MARKS[verdict.level], style),
                 out.text(f.source),
-                out.text(LABELS.get(verdict.label, verdict.label), style if verdict.kinds else ""),
-                out.text(percent(verdict.probability) if examined else "–"),
+                out.text(LABELS[verdict.level], style if verdict.kinds else ""),
+                out.text(percent(verdict.probability)),
                 out.text(", ".join(kind_labels(verdict.kinds))),
             )
         console.print(table)
@@ -232,13 +235,16 @@ def render_batch(
 def _counts(found: Sequence[Findings], failed: int) -> str:
     counts = tally(found, failed)
     parts = [f"{n} {word}" for n, word in counted(counts)]
-    parts.append(f"{counts['traces_found']} with traces")
+    parts.append(f"{counts['found']} found")
     for key, words in (
-        ("processed", "processed"),
-        ("no_trace_found", "without a trace"),
+        ("a_place_to_look_at", "with a place to look at"),
+        ("nothing_found", "with nothing found"),
         ("not_examined", "not examined"),
         ("failed", "failed"),
     ):
         if counts[key]:
-            parts.append(f"{counts[key]} {words}")
+            of = (
+                f" (of these {counts['processed']} processed)" if key == "nothing_found" and counts["processed"] else ""
+            )
+            parts.append(f"{counts[key]} {words}{of}")
     return ", ".join(parts)

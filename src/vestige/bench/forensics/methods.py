@@ -39,14 +39,15 @@ class Floor:
 
 
 class PanelVerdict:
-    """The default panel as one examiner: its probability of an edit, flagged where the verdict says traces of one."""
+    """The default panel as one examiner: its probability of an edit, flagged where its verdict found one."""
 
     slug = "panel"
 
     def find(self, subject: ImageSubject) -> Finding:
         verdict = shared_panel().examine(subject).verdict
         flagged = verdict.flagged and "edit" in verdict.kinds
-        return Finding(self.slug, "edit", verdict.probability, "", "", flagged=flagged)
+        score = float("nan") if verdict.probability is None else verdict.probability
+        return Finding(self.slug, "edit", score, "", "", flagged=flagged, applies=verdict.probability is not None)
 
 
 FLOORS = ("all_marked", "centre_prior")

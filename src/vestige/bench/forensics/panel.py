@@ -30,6 +30,9 @@ from vestige.core.subjects import ImageSubject
 TARGET_FALSE_POSITIVES = 0.01
 #: The same for the history and the payload examiners, each on the pictures without its trace.
 OTHER_FALSE_POSITIVES = 0.01
+#: Shares of the innocent pictures that the map of one examiner, and the edit examiners together, may make a place to
+#: look at.
+FOCUS_FALSE_POSITIVES, LOOK_FALSE_POSITIVES = 0.03, 0.02
 #: What a knee in the curve from score to probability has to gain, in nats of all records (half of the 99 % point of
 #: chi-squared with one degree of freedom).
 KNEE_GAIN = 3.3
@@ -117,13 +120,20 @@ def fit(
     limits = {s: _upper(_split(records, s)[1], OTHER_FALSE_POSITIVES) for s in slugs if s not in edit}
     limits |= _allocate(records, edit, combined, target, {s: c.threshold for s, c in kept.items()})
     combination["threshold"] = round(limits.pop("combined"), 4)
+    innocent = np.array(["edit" not in r.case.present | r.case.possible for r in records])
+    calm = combined[innocent]
+    combination["look"] = round(min(_upper(calm, LOOK_FALSE_POSITIVES), combination["threshold"]), 4)
+    for key, name in (("false_positive_rate", "threshold"), ("look_rate", "look")):
+        combination[key] = round(float(np.mean(calm >= combination[name])), 5)
+    combination["n_clean"] = int(calm.size)
     examiners = dict(kept)
     for slug in [s for s in slugs if s not in kept]:
         negative = _split(records, slug)[1]
         rate = round(float(np.mean(negative >= limits[slug])), 5)
         examiners[slug] = dataclasses.replace(
-            curves[slug], threshold=round(limits[slug], 6), false_positive_rate=rate, n_clean=int(negative.size)
-        )
+            curves[slug], threshold=round(limits[slug], 6), false_positive_rate=rate, n_clean=int(negative.size),
+            **_focus(records, slug),
+        )  # fmt: skip
     return {"examiners": {s: dataclasses.asdict(c) for s, c in examiners.items()}, "verdict": combination}
 
 
@@ -177,6 +187,16 @@ def _split(records: Sequence[Record], slug: str) -> tuple[np.ndarray, np.ndarray
     positive = np.array([s for s, t in rows if t is True and np.isfinite(s)])
     negative = np.array([s for s, t in rows if t is False and np.isfinite(s)])
     return positive, negative
+
+
+def _focus(records: Sequence[Record], slug: str) -> dict[str, float]:
+    """From which focus on an examiner's map makes a place to look at; nothing for one that states none."""
+    calm = [r for r in records if r.case.truth(slug) is False]
+    values = [f.focus for r in calm for f in r.findings if f.examiner == slug and f.applies and f.focus is not None]
+    if len(values) < 20:
+        return {}
+    edge = _upper(np.array(values), FOCUS_FALSE_POSITIVES)
+    return {"focus": round(edge, 5), "focus_rate": round(float(np.mean(np.array(values) >= edge)), 5)}
 
 
 def _upper(scores: np.ndarray, rate: float) -> float:

@@ -31,6 +31,10 @@ def judged(context: ClaimContext) -> list[Judged]:
     return [(r, *judge(r, panel)) for r in measure(makers, context.jobs)]
 
 
+def _edited(verdict: Verdict) -> bool:
+    return verdict.flagged and "edit" in verdict.kinds
+
+
 def _rate(flags: list[bool]) -> float:
     return float(np.mean(flags)) if flags else float("nan")
 
@@ -49,8 +53,9 @@ def leaves_untouched_photographs_alone(context: ClaimContext) -> Evidence:
                         "version": name,
                         "photographs": len(chosen),
                         "flagged": _rate([v.flagged for _, v in chosen]),
-                        "called processed": _rate([v.label == "processed" for _, v in chosen]),
-                        "called edited": _rate(["edit" in v.kinds for _, v in chosen]),
+                        "called processed": _rate([v.kinds == ("history",) for _, v in chosen]),
+                        "called edited": _rate([_edited(v) for _, v in chosen]),
+                        "a place to look at": _rate([v.level == "a place to look at" for _, v in chosen]),
                     }
                 )
     untouched = [r for r in rows if r["version"] == "untouched"]
@@ -68,7 +73,7 @@ def leaves_untouched_photographs_alone(context: ClaimContext) -> Evidence:
 def finds_edits(context: ClaimContext) -> Evidence:
     everything = judged(context)
     clean = [v for r, _, v in everything if not r.case.present - {"resampled"}]
-    floor = _rate(["edit" in v.kinds for v in clean])
+    floor = _rate([_edited(v) for v in clean])
     examiners = [s for s, sought in SEEKS.items() if "edit" in sought]
     rows = [_row("innocent", [(r, f, v) for r, f, v in everything if not r.case.present - {"resampled"}], examiners)]
     for operation in OPERATIONS:
@@ -81,7 +86,8 @@ def _row(name: str, chosen: list[Judged], examiners: list[str]) -> dict:
     row: dict = {
         "operation": name,
         "files": len(chosen),
-        "called edited": _rate(["edit" in v.kinds for _, _, v in chosen]),
+        "called edited": _rate([_edited(v) for _, _, v in chosen]),
+        "a place to look at": _rate([v.level == "a place to look at" for _, _, v in chosen]),
     }
     for slug in examiners:
         row[slug] = _rate([f.flagged for _, fs, _ in chosen for f in fs if f.examiner == slug and f.applies])

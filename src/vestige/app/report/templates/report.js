@@ -58,10 +58,14 @@
 
   function filter() {
     const words = one("#search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const flagged = one("#flagged").checked;
+    const level = one("#level").value;
+    const kind = one("#kind")?.value ?? "";
     let count = 0;
     for (const r of rows) {
-      r.hidden = (flagged && !r.dataset.flagged) || !words.every((w) => r.dataset.name.includes(w));
+      r.hidden =
+        (level && r.dataset.level !== level) ||
+        (kind && !r.dataset.kinds.split(" ").includes(kind)) ||
+        !words.every((w) => r.dataset.name.includes(w));
       count += !r.hidden;
     }
     one("#count").textContent = count === rows.length ? `${count} shown` : `${count} of ${rows.length} shown`;
@@ -70,6 +74,7 @@
   function sort() {
     const key = one("#sort").value;
     const by = {
+      worst: (a, b) => a.dataset.worst - b.dataset.worst,
       order: (a, b) => a.dataset.order - b.dataset.order,
       name: (a, b) => a.dataset.name.localeCompare(b.dataset.name, undefined, { numeric: true }),
       p: (a, b) => b.dataset.p - a.dataset.p || a.dataset.order - b.dataset.order,
@@ -140,7 +145,7 @@
   if (opened) {
     if (rows.length) {
       one("#search").addEventListener("input", filter);
-      one("#flagged").addEventListener("change", filter);
+      for (const s of ["#level", "#kind"]) one(s)?.addEventListener("change", filter);
       one("#sort").addEventListener("change", sort);
       filter();
     }
