@@ -115,7 +115,7 @@ def test_gguf_is_read_to_its_end(judged):
     [
         (PLAIN, HARMLESS),
         (
-            "{%- set ns = namespace(a=0) -%}{% for m in messages[1:] %}{% set ns.a = ns.a + 1 %}{% break %}{% endfor %}",
+            "{%- set ns = namespace(a=0) -%}{% for m in xs[1:] %}{% set ns.a = ns.a + 1 %}{% break %}{% endfor %}",
             HARMLESS,
         ),
         ("{% macro f(x) %}{{ x|tojson(indent=4) }}{% endmacro %}{{ f(tools) }}{{ raise_exception('no') }}", HARMLESS),

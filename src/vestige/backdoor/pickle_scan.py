@@ -70,7 +70,7 @@ class PickleScan:
         elif hazards:
             flag = f"Loading the model is dangerous: {hazards[0]}."
         elif damaged:
-            flag = f"The model's pickle cannot be read to its end, so it cannot be called safe: {damaged[0]}."
+            flag = f"The model cannot be read to its end, so it cannot be called safe: {damaged[0]}."
         elif unknown:
             flag = (
                 f"The model cannot be vouched for: its pickles import {unknown[0]}, which is not known to be harmless."

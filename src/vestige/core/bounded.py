@@ -9,7 +9,7 @@ import zipfile
 from typing import Any, cast
 
 _MAX_BRACKETS = 500_000
-_MAX_COMMAS = 2_000_000
+_MAX_COMMAS = 1_000_000
 
 
 class LimitReached(Exception):  # noqa: N818 - an answer about the file, not a fault

@@ -82,7 +82,7 @@ def check(window: Window, place: str, report: PickleReport) -> None:
     tensors, entries = reader.number(8), reader.number(8)
     if max(tensors, entries) > _MAX_ENTRIES:
         raise LimitReached(f"it has more entries than the limit of {_MAX_ENTRIES}")
-    alignment, keys = 32, set[bytes]()
+    alignment, keys, formatted = 32, set[bytes](), 0
     for _ in range(entries):
         key = reader.string(_MAX_NAME)
         if not key or key in keys:
@@ -95,6 +95,9 @@ def check(window: Window, place: str, report: PickleReport) -> None:
             alignment = value
         for text in value if isinstance(value, list) else [value]:
             if template and isinstance(text, bytes):
+                formatted += len(text)
+                if formatted > templates.MAX_TEMPLATE:
+                    raise LimitReached("its chat templates are longer than the limit of 1 MiB")
                 if not text:
                     report.add_problem(f"{place} has a chat template that is too long, or empty")
                 templates.check(

@@ -189,7 +189,11 @@ def _settings(file: Path, report: PickleReport) -> None:
             if not key.startswith("_") and library not in _LIBRARIES:
                 shown = printable(f"{key[:60]} from {str(library)[:60]!r}")
                 report.add_problem(f"{name} takes {shown}, which is no library of models known here")
-    for template in _texts(table.get("chat_template")):
+    found = _texts(table.get("chat_template"))
+    if sum(map(len, found)) > templates.MAX_TEMPLATE:
+        report.add_problem(f"{name} has chat templates above 1 MiB, which were not examined")
+        return
+    for template in found:
         templates.check(template, name, report)
 
 

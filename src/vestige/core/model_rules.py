@@ -70,6 +70,7 @@ def archive_kind(names: Iterable[str]) -> str | None:
 def apply_archive(kind: str, names: Iterable[str], read: Read, place: str, report: PickleReport) -> set[str]:
     """Apply the rules of an archive; the members that are accounted for."""
     done: set[str] = set()
+    read_code = 0
     for name in dict.fromkeys(names):
         inside = f"{place}/{printable(name[:200])}"
         code = kind == "TorchScript" and name.endswith(".py") and "/code/" in f"/{name}"
@@ -82,6 +83,9 @@ def apply_archive(kind: str, names: Iterable[str], read: Read, place: str, repor
         if window is None:
             continue
         if code:
+            read_code += window.size
+            if read_code > torchscript.MAX_ALL:
+                raise LimitReached(f"{place} holds more code than the limit of {torchscript.MAX_ALL / 2**20:.0f} MiB")
             _guarded(lambda w=window, p=inside: torchscript.check(w.read(), p, report), kind, inside, report)  # type: ignore[misc]
         elif weights:
             apply("HDF5", window, inside, report, None)

@@ -17,6 +17,7 @@ from vestige.core.pickle_report import PickleReport
 _MAX_SCHEMA = 16 * 2**20
 _MAX_ELEMENTS = 3_000_000
 _MAX_DEPTH = 2000
+_MAX_TOKEN = 2**22
 _PMML = re.compile(r"(http://www\.dmg\.org/PMML-\d+[_.]\d+(_\d+)? )?[A-Z][A-Za-z0-9]*|[a-z]+")
 _NODES = known("skops")
 
@@ -65,6 +66,8 @@ def check_pmml(window: Window, place: str, report: PickleReport) -> None:
     try:
         while block := window.read(2**20):
             parser.Parse(block, False)
+            if window.tell() - parser.CurrentByteIndex > _MAX_TOKEN:
+                raise LimitReached(f"one of its parts is longer than the limit of {_MAX_TOKEN / 2**20:.0f} MiB")
         parser.Parse(b"", True)
     except expat.ExpatError as error:
         raise ValueError(f"no XML: {error}") from None

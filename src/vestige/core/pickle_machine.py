@@ -35,6 +35,7 @@ _KEPT_ITEMS = 64
 _KEPT_TEXT = 4096
 _KEPT_TABLES = 100_000
 _MAX_LINE = 2**20
+_SMALL_MEMO = 2**16
 #: Opcodes whose argument follows its length, and the bytes of that length.
 _SIZED = {
     "BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINUNICODE8": 8, "BINSTRING": 4, "SHORT_BINSTRING": 1, "BINBYTES": 4,
@@ -218,7 +219,12 @@ class Machine:
     _binget = _long_binget = _get
 
     def _put(self, arg: Any) -> None:
-        self.memo[_key(arg)] = self.stack[-1] if self.stack else OPAQUE
+        key = _key(arg)
+        if key > max(self.size, _SMALL_MEMO):
+            self.on_problem(
+                f"{self.place} numbers what it remembers up to {min(key, 2**63)}, for which a reader takes memory"
+            )
+        self.memo[key] = self.stack[-1] if self.stack else OPAQUE
 
     _binput = _long_binput = _put
 

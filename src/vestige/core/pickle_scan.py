@@ -33,6 +33,7 @@ __all__ = ["DEFAULT_LIMITS", "UNVOUCHED", "PickleReport", "ScanLimits", "scan", 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _IN_MEMORY = 16 * 2**20
 _MAX_ARRAY_HEADER = 64 * 2**10
+_MAX_TAR_HEADER = 2**20
 _ANY_RATIO = 8 * 2**20
 _SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill")
 
@@ -329,7 +330,9 @@ class Scanner:
     def tar(self, window: Window, place: str, depth: int) -> None:
         members: list[tarfile.TarInfo] = []
         try:
-            with tarfile.open(fileobj=cast(Any, window), mode="r:") as archive:
+            headers = window.part(0, window.size)
+            headers.max_item = _MAX_TAR_HEADER
+            with tarfile.open(fileobj=cast(Any, headers), mode="r:") as archive:
                 for info in archive:
                     members.append(info)
                     if len(members) > self.limits.max_members:

@@ -6,11 +6,11 @@ and byte range, then the tensors' bytes without gaps. Source: the safetensors fo
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from vestige.core.bounded import LimitReached, parse_json
 from vestige.core.errors import InputError, LimitError
 
 #: Bits of one element, and the name torch gives the dtype.
@@ -52,20 +52,15 @@ def read_header(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        header = parse_json(text, unique=True)
         if not isinstance(header, dict):
             raise ValueError("its header is no table")
         return _checked(header, size - 8 - length)
-    except (ValueError, RecursionError) as error:
+    except LimitReached as reached:
+        raise LimitError(f"{path} has a header that is not read: {reached}.") from None
+    except ValueError as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path} is a damaged safetensors file ({reason}).") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name appears twice in its header")
-    return table
 
 
 def _checked(header: dict[str, Any], data_size: int) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -15,7 +15,8 @@ from vestige.core.bounded import LimitReached, printable
 from vestige.core.known_names import known
 from vestige.core.pickle_report import PickleReport
 
-MAX_CODE = 2**20
+MAX_CODE = 2**19
+MAX_ALL = 2**21
 _OPERATORS = known("torchscript")
 #: Operators of TorchScript that write, read or map files, or load code.
 _FILES = re.compile(
@@ -34,20 +35,24 @@ def own_class(name: str) -> bool:
 def check(code: bytes, place: str, report: PickleReport) -> None:
     """Put into the report which operators one file of code calls that are not known to be harmless."""
     if len(code) > MAX_CODE:
-        raise LimitReached(f"{place} is above the limit of 1 MiB")
+        raise LimitReached(f"{place} is above the limit of 512 KiB")
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         report.add_problem(f"{place} holds code that cannot be read ({type(error).__name__})")
         return
-    for node in ast.walk(tree):
+    bases: set[int] = set()
+    for node in ast.walk(tree):  # what holds a name comes before the name
         if isinstance(node, ast.Import | ast.ImportFrom):
             # the archive's own files name each other by import
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [item.name for item in node.names]
             for name in names:
                 if name.split(".")[0] not in ("__torch__", "typing"):
                     report.add_problem(f"{place} imports {printable(name[:80])}, which TorchScript does not")
+        elif isinstance(node, ast.Name) and node.id in _NAMESPACES and id(node) not in bases:
+            report.add_problem(f"{place} hands on {node.id} under another name")
         elif isinstance(node, ast.Attribute):
+            bases.add(id(node.value))
             _operator(_path(node), place, report)
 
 
