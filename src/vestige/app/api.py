@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vestige.core.calibration import PRIOR
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
@@ -60,12 +61,20 @@ def _key(key: bytes | str | Path | None) -> bytes:
 
 
 def find(
-    picture: Picture, *, keys: Sequence[bytes | str | Path] = (), only: Sequence[str] = (), every: float | None = None
+    picture: Picture,
+    *,
+    keys: Sequence[bytes | str | Path] = (),
+    only: Sequence[str] = (),
+    every: float | None = None,
+    prior: float = PRIOR,
+    fast: bool = False,
 ) -> Findings:
     """Examine a picture, or the frames of a clip's file, with the default panel.
 
     keys: watermark keys (or key files) to try besides the public one. only: examiners to use. every: seconds between
-    the frames of a clip. Raises InputError for unreadable files, UsageError for unknown examiners.
+    the frames of a clip. prior: share of pictures with the trace that probabilities assume. fast: do not try a verdict
+    near its threshold again on the picture saved again. Raises InputError for unreadable files, UsageError for unknown
+    examiners.
 
     >>> import vestige, numpy as np
     >>> vestige.find(np.full((64, 64, 3), 128, np.uint8), only=["container"]).verdict.level
@@ -73,7 +82,7 @@ def find(
     """
     from vestige.core.panel import shared_panel
 
-    panel = shared_panel(tuple(_key(k) for k in keys), tuple(only))
+    panel = shared_panel(tuple(_key(k) for k in keys), tuple(only), "", prior, fast)
     if isinstance(picture, str | Path) and is_clip(picture):
         from vestige.core.clips import examine_clip
 

@@ -34,6 +34,13 @@ def find(
     every: Annotated[
         float | None, typer.Option("--every", help="Seconds between the frames of a clip; at most 120 frames.")
     ] = None,
+    prior: Annotated[
+        float | None,
+        typer.Option("--prior", help="Share of such pictures that carry a trace, for every probability (0.1)."),
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Do not try verdicts near a threshold again on the picture saved again.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do every file again instead of resuming.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 6 when a trace is found.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of every examiner.")] = False,
@@ -80,6 +87,8 @@ def find(
         verbose=verbose,
         quiet=quiet,
         model=model,
+        prior=prior,
+        fast=fast,
     )
     if code == errors.TRACE_FOUND and not exit_code and not finding.are_models(paths):
         code = errors.OK

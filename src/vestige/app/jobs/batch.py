@@ -24,6 +24,7 @@ import numpy as np
 from vestige.app.report.html import ReportItem
 from vestige.app.report.json_report import plain
 from vestige.core import video
+from vestige.core.calibration import PRIOR
 from vestige.core.errors import InputError, UsageError, VestigeError
 from vestige.core.files import read_json, write_atomic, write_json
 from vestige.core.findings import Finding, Findings
@@ -47,6 +48,8 @@ class FindOptions:
     timeout: int = 120
     every: float | None = None
     model: str = ""
+    prior: float = PRIOR
+    fast: bool = False
 
     def digest(self) -> str:
         """Changes when the result could: options, vestige's version, its calibration."""
@@ -56,7 +59,8 @@ class FindOptions:
         path = calibration_file()
         calibration = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         keys = [hashlib.sha256(b"resume" + bytes(k)).hexdigest() for k in self.keys]
-        text = json.dumps([__version__, calibration, keys, self.only, str(self.limits), self.every, _stamp(self.model)])
+        stated = [self.only, str(self.limits), self.every, _stamp(self.model), self.prior, self.fast]
+        text = json.dumps([__version__, calibration, keys, *stated])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -128,7 +132,7 @@ def examine_file(path: Path, options: FindOptions) -> ReportItem:
     from vestige.core.subjects import ImageSubject
 
     with _time_limit(options.timeout, str(path)) as restart:
-        panel = shared_panel(options.keys, options.only, options.model)
+        panel = shared_panel(options.keys, options.only, options.model, options.prior, options.fast)
         if is_clip(path):
             clip = VideoSubject.open(path, options.limits)
             found, frames = examine_clip(clip, panel, options.every, restart)

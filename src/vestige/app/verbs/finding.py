@@ -14,6 +14,7 @@ from vestige.app.report.html import ReportItem, render_html
 from vestige.app.report.json_report import to_json_report, to_json_single
 from vestige.app.report.markup import visible
 from vestige.app.report.text import render_batch, render_text
+from vestige.core.calibration import PRIOR
 from vestige.core.errors import (
     BAD_INPUT,
     OK,
@@ -38,7 +39,7 @@ from vestige.core.video import sample_times
 def run(
     paths: Sequence[Path], *, out: Path | None, as_json: bool, html: Path | None, keys: Sequence[Path],
     only: Sequence[str], jobs: int, timeout: int, max_megapixels: float, fresh: bool, verbose: bool, quiet: bool,
-    every: float | None = None, model: Path | None = None,
+    every: float | None = None, model: Path | None = None, prior: float | None = None, fast: bool = False,
 ) -> int:  # fmt: skip
     """Examine, print and write; returns the exit code (TRACE_FOUND when something was flagged)."""
     if are_models(paths):
@@ -48,10 +49,11 @@ def run(
     secrets = tuple(load_key(k) for k in keys)
     if model is not None and not model.exists():
         raise InputError(f"{model} does not exist; check --model.")
-    weights = str(model or "")
-    shared_panel(secrets, tuple(only), weights)  # an unknown examiner is refused before any file is read
+    weights, prior = str(model or ""), PRIOR if prior is None else prior
+    shared_panel(secrets, tuple(only), weights, prior, fast)  # an unknown examiner is refused before any file is read
     sample_times(1.0, every)  # and so is a spacing of frames that makes no sense
-    options = FindOptions(secrets, tuple(only), Limits(max_pixels=int(max_megapixels * 1e6)), timeout, every, weights)
+    limits = Limits(max_pixels=int(max_megapixels * 1e6))
+    options = FindOptions(secrets, tuple(only), limits, timeout, every, weights, prior, fast)
     with tempfile.TemporaryDirectory(prefix="vestige-") as scratch:
         files = [_from_stdin(Path(scratch))] if [str(p) for p in paths] == ["-"] else collect(paths)
         if out is not None and out.exists() and not out.is_dir():
