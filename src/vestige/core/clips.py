@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -203,14 +204,27 @@ def _worst(kept: dict[str, tuple[float, FrameFindings, np.ndarray]]) -> list[tup
 
 
 def _on_file(subject: VideoSubject, panel: Panel) -> list[Finding]:
-    """The examiners that do not work on frames: those that read facts see an animation's file, the others nothing."""
+    """The examiners that do not work on frames: those that read records see the file, the others nothing."""
     readers = [f for f in panel.finders if f.slug not in panel.calibrations]
     picture = subject.picture
-    found = [] if picture is None else dataclasses.replace(panel, finders=readers).findings(picture)
+    if picture is None:
+        found = [_read_file(f, subject) for f in readers if hasattr(f, "find_clip")]
+    else:  # an animation's file is a picture's
+        found = dataclasses.replace(panel, finders=readers).findings(picture)
     done = {f.examiner for f in found}
     left = [f for f in panel.finders if f.slug not in done]
     away = [Finding.not_applicable(f.slug, getattr(f, "kind", "edit"), _NOT_ON_FRAMES) for f in left]
     return [*(dataclasses.replace(f, map=None) for f in found), *away]
+
+
+def _read_file(finder: Any, subject: VideoSubject) -> Finding:
+    """A reader's answer about a film's file; one that fails is reported, not fatal."""
+    try:
+        found: Finding = finder.find_clip(subject)
+    except Exception as error:  # one examiner's defect must not hide what the others found
+        why = f"the examiner failed on this file ({type(error).__name__})"
+        return Finding.not_applicable(finder.slug, getattr(finder, "kind", "edit"), why)
+    return found
 
 
 def _said(clip: Clip) -> tuple[str, ...]:

@@ -13,11 +13,14 @@ import numpy as np
 
 from vestige.core.containers import KNOWN_BOXES, Layout, layout
 from vestige.core.embedded import clean
+from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.image_io import SUFFIXES
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 from vestige.core.subjects import ImageSubject
+from vestige.core.trailers import PADDING, peel
+from vestige.core.video import VideoSubject
 
 _MAGIC = (
     (b"Rar!\x1a\x07", "a RAR archive"),
@@ -43,6 +46,10 @@ _MAGIC = (
     (b"\x1aE\xdf\xa3", "Matroska media"),
     (b"LUKS\xba\xbe", "an encrypted volume"),
     (b"-----BEGIN PGP", "a PGP message"),
+)
+
+_OTHER_SUFFIXES = frozenset(
+    {".exe", ".js", ".html", ".htm", ".php", ".zip", ".jar", ".pdf", ".txt", ".doc", ".docx", ".svg", ".mp4", ".sh"}
 )
 
 _MARKUP = re.compile(rb"<\s*(script|html|iframe|svg|body)[\s>]|<\?php|javascript:", re.IGNORECASE)
@@ -88,7 +95,7 @@ def identify(blob: bytes) -> str:
     return "random-looking data (encrypted or compressed)" if entropy(blob) > 0.97 else "unknown data"
 
 
-def _identify_padded(blob: bytes) -> str:
+def _padded(blob: bytes) -> str:
     """`identify`, not misled by up to 64 fill bytes in front."""
     found = identify(blob)
     bare = blob[:64].lstrip(b"\x00\r\n ") + blob[64:]
@@ -113,8 +120,8 @@ def entropy(blob: bytes) -> float:
 class Container:
     """Flags files that hold more than the picture: appended data, polyglots, odd chunks, a wrong ending.
 
-    tail_tolerance: zero bytes and line ends up to this many after the picture are padding, not data. chunk_limit: an
-    unknown chunk or segment above this size is flagged.
+    What cameras and programs are known to add is named and no finding, as far as its lengths add up
+    (`vestige.core.trailers`). chunk_limit: an unknown chunk or segment above this size is flagged.
 
     >>> from vestige.core.image_io import encode
     >>> png = encode(np.zeros((8, 8, 3), np.uint8), "PNG")
@@ -123,9 +130,9 @@ class Container:
     """
 
     slug = "container"
+    kind = "container"
 
-    def __init__(self, *, tail_tolerance: int = 4096, chunk_limit: int = 256 * 1024) -> None:
-        self.tail_tolerance = tail_tolerance
+    def __init__(self, *, chunk_limit: int = 256 * 1024) -> None:
         self.chunk_limit = chunk_limit
 
     def find(self, subject: ImageSubject) -> Finding:
@@ -144,40 +151,69 @@ class Container:
         self._polyglots(data, parts, odd)
         name = _wrong_name(subject.source, format)
         odd += [name] * bool(name)
-        problems = [clean(p) for p in dict.fromkeys(parts.problems)][:8]
-        end = parts.end
+        return self._finding(odd, benign, parts.problems, parts.end, len(data), len(parts.parts))
+
+    def find_clip(self, clip: VideoSubject) -> Finding:
+        """The same for the file of a clip, which is read box by box and not as a whole."""
+        found = read_clip(clip.path, clip.format)
+        odd: list[str] = []
+        benign: list[str] = []
+        left = found.size - found.end
+        if left > 0:
+            with open(clip.path, "rb") as file:
+                file.seek(found.end)
+                rest = file.read(min(left, 1 << 20))
+                file.seek(max(0, found.size - 65_557))
+                tail = file.read()
+            if left <= PADDING and not rest.strip(b"\x00\xff\r\n "):
+                benign.append(f"{left:,} bytes of padding follow the clip")
+            else:
+                odd.append(f"{left:,} bytes follow the end of the clip; they look like {_padded(rest)}")
+            at = tail.rfind(b"PK\x05\x06")
+            if at >= 0 and _is_zip_end(tail, at):
+                odd.append("the file is also a ZIP archive (as used to smuggle Java archives and office files)")
+        benign += [f"a file is attached inside the clip: “{clean(name, 60)}”" for name in found.attached[:4]]
+        name = _wrong_clip_name(clip.source, clip.format)
+        odd += [name] * bool(name)
+        return self._finding(odd, benign, found.problems, found.end, found.size, len(found.parts), "clip")
+
+    def _finding(
+        self, odd: list[str], benign: list[str], faults: list[str], end: int | None, size: int, count: int,
+        thing: str = "picture",
+    ) -> Finding:  # fmt: skip
+        problems = [clean(p) for p in dict.fromkeys(faults)][:8]
         return Finding(
             self.slug,
             "container",
             float(len(odd)),
-            when_flagged="The file holds more than its picture, or contradicts it: " + "; ".join(odd[:2]) + ".",
-            when_clear="The file holds its picture and nothing unexpected beside it.",
+            when_flagged=f"The file holds more than its {thing}, or contradicts it: " + "; ".join(odd[:2]) + ".",
+            when_clear=f"The file holds its {thing} and nothing unexpected beside it.",
             flagged=bool(odd),
             evidence=tuple([*odd[:12], *benign[:8], *problems]),
             details={
                 "picture_bytes": end,
-                "appended_bytes": 0 if end is None else max(0, len(data) - end),
+                "appended_bytes": 0 if end is None else max(0, size - end),
                 "odd": odd[:20],
                 "benign": benign[:20],
                 "problems": problems,
-                "parts": len(parts.parts),
+                "parts": count,
             },
         )
 
     def _tail(self, data: bytes, parts: Layout, format: str, odd: list[str], benign: list[str]) -> None:
         if parts.end is None or parts.end >= len(data):
             return
-        size = len(data) - parts.end
-        padding = size <= self.tail_tolerance
-        if padding and not data[parts.end :].strip(b"\x00\r\n \xff"):
-            benign.append(f"{size} bytes of padding follow the picture")
-            return
-        start, known = _peel(data, parts, format)
-        benign += [f"{words} follows the picture" for words in known]
-        rest = data[start:]
-        if rest.strip(b"\x00\r\n \xff") or len(rest) > self.tail_tolerance:
-            size = len(rest) if known else len(data) - parts.end
-            odd.append(f"{size:,} bytes follow the end of the picture; they look like {_identify_padded(rest)}")
+        pieces, unknown = peel(data, parts, format)
+        benign += [f"after the picture: {piece.words}" for piece in pieces]
+        for start, end in unknown:
+            odd.append(
+                f"{end - start:,} bytes follow the end of the picture; they look like {_padded(data[start:end])}"
+            )
+            marks = [m for m in (b"SEFT", b"cbipcbbl", b"AXS!", b"LIVE_", b"CANON OPTIONAL DATA", b"vivo{")
+                     if m in data[max(start, end - 128) : end]]  # fmt: skip
+            if marks:
+                odd.append(f"they end with the mark of a camera's trailer ({marks[0].decode()}), whose lengths do not "
+                           "account for them")  # fmt: skip
 
     def _gaps(self, data: bytes, parts: Layout, odd: list[str]) -> None:
         for start, end in parts.gaps[:8]:
@@ -233,38 +269,6 @@ def _is_zip_end(data: bytes, at: int) -> bool:
     return entries == 0 or data[directory : directory + 4] == b"PK\x01\x02"
 
 
-def _peel(data: bytes, parts: Layout, format: str) -> tuple[int, list[str]]:
-    """Where the data that cameras rightly put after a picture ends, and what it is.
-
-    Further pictures count where a multi-picture index or an XMP directory lists them, a video where the XMP packet
-    lists a motion photo, and the trailers of Samsung and Vivo cameras by their own marks.
-    """
-    start, known = parts.end or 0, []
-    if format == "JPEG":
-        indexed = any(data.startswith(b"MPF\x00", p.body) for p in parts.named("APP2"))
-        packets = b"".join(data[p.body : p.end] for p in parts.named("APP1")[:64])
-        listed = re.search(rb"MicroVideo|MotionPhoto|Container:Directory|hdrgm:|HDRGainMap", packets) is not None
-        for _ in range(16):
-            at = start
-            while data[at : at + 1] == b"\x00":
-                at += 1
-            if data.startswith(b"\xff\xd8\xff", at) and (indexed or listed):
-                size = layout(data[at:], "JPEG").end or 0
-                known.append(f"a further picture of {size:,} bytes that the file lists")
-            elif listed and (box := data.find(b"ftyp", start, at + 8)) >= start + 4:
-                at = box - 4  # a box starts with its size, whose first bytes are zero
-                size = layout(data[at:], "HEIF").end or 0
-                known.append(f"the video of a motion photo ({size:,} bytes)")
-            else:
-                break
-            start = at + size
-    if data.endswith(b"SEFT") and (at := data.rfind(b"SEFH", start)) >= 0 and len(data) - at < 65_536:
-        return len(data), [*known, f"a Samsung camera trailer of {len(data) - start:,} bytes"]
-    if data.startswith(b"vivo{", start):
-        return len(data), [*known, f"a Vivo camera trailer of {len(data) - start:,} bytes"]
-    return start, known
-
-
 def _expected(data: bytes, name: str, body: int, format: str) -> bool:
     if format == "PNG":
         return name in _PNG_KNOWN
@@ -286,21 +290,12 @@ def _wrong_name(source: str, format: str) -> str:
         return ""
     if named is not None:
         return f"the name ends in {suffix}, but the content is {format}"
-    if suffix in (
-        ".exe",
-        ".js",
-        ".html",
-        ".htm",
-        ".php",
-        ".zip",
-        ".jar",
-        ".pdf",
-        ".txt",
-        ".doc",
-        ".docx",
-        ".svg",
-        ".mp4",
-        ".sh",
-    ):
-        return f"the name ends in {suffix}, but the content is a {format} picture"
+    return f"the name ends in {suffix}, but the content is a {format} picture" if suffix in _OTHER_SUFFIXES else ""
+
+
+def _wrong_clip_name(source: str, format: str) -> str:
+    suffix = Path(source).suffix.lower()
+    named = SUFFIXES.get(suffix)
+    if named is not None or suffix in _OTHER_SUFFIXES - {".mp4"}:
+        return f"the name ends in {suffix}, but the content is a clip ({format})"
     return ""

@@ -9,10 +9,13 @@ import re
 from datetime import datetime, timedelta
 
 from vestige.core.embedded import Embedded, clean, read_embedded
+from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.image_io import open_image
 from vestige.core.subjects import ImageSubject
+from vestige.core.video import VideoSubject
+from vestige.forensics.source_types import source_type
 
 #: Programs people change pictures with, by how they sign.
 EDITORS = {
@@ -115,6 +118,7 @@ class Metadata:
     """
 
     slug = "metadata"
+    kind = "history"
 
     def __init__(self, *, tolerance_hours: float = 26.0) -> None:
         self.tolerance = timedelta(hours=tolerance_hours)
@@ -125,10 +129,17 @@ class Metadata:
             embedded = read_embedded(subject)
             size = open_image(subject.data, subject.source, subject.limits)[0].size  # the header is enough
         except VestigeError as error:
-            return Finding.not_applicable(self.slug, "history", str(error))
+            return Finding.not_applicable(self.slug, self.kind, str(error))
+        return self._finding(embedded, size)
+
+    def find_clip(self, clip: VideoSubject) -> Finding:
+        """The same for the file of a clip: XMP, user data, tags."""
+        return self._finding(read_clip(clip.path, clip.format).embedded, (clip.width, clip.height))
+
+    def _finding(self, embedded: Embedded, size: tuple[int, int]) -> Finding:
         editors, converters = _programs(embedded)
         history = _history(embedded)
-        contradictions = self._contradictions(embedded, size)
+        contradictions, notes = self._compare(embedded, size)
         camera = clean(" ".join(str(embedded.exif[k]) for k in ("Make", "Model") if k in embedded.exif), 80)
         dates = _dates(embedded)
         evidence = [
@@ -141,8 +152,11 @@ class Metadata:
             evidence.append(f"camera named: {camera}")
         if "DateTimeOriginal" in dates:
             evidence.append(f"taken according to EXIF: {dates['DateTimeOriginal']}")
+        evidence += notes
         if embedded.has_gps:
             evidence.append("privacy: the file tells the position where the picture was taken")
+        if embedded.places:
+            evidence.append(f"privacy: the file names the place: {clean(', '.join(dict.fromkeys(embedded.places)))}")
         evidence += embedded.problems[:8]
         facts = len(editors) + len(history) + len(contradictions)
         named = ", ".join(editors)
@@ -169,14 +183,16 @@ class Metadata:
                 "dates": dates,
                 "contradictions": contradictions,
                 "gps": list(embedded.gps) if embedded.gps else None,
+                "tells_position": embedded.has_gps,
                 "blocks": dict(embedded.raw),
                 "fields": {k: clean(v) for k, v in list(embedded.exif.items())[:40]},
                 "problems": [clean(p) for p in embedded.problems[:20]],
             },
         )
 
-    def _contradictions(self, embedded: Embedded, size: tuple[int, int]) -> list[str]:
-        found = []
+    def _compare(self, embedded: Embedded, size: tuple[int, int]) -> tuple[list[str], list[str]]:
+        """Records that contradict each other or the picture, and differences that have an ordinary reason."""
+        found, notes = [], []
         exif = embedded.exif
         claimed = (exif.get("PixelXDimension"), exif.get("PixelYDimension"))
         if all(isinstance(c, int) and c > 0 for c in claimed) and claimed not in (size, size[::-1]):
@@ -187,17 +203,68 @@ class Metadata:
         original, modified = (parse_date(str(exif.get(k, ""))) for k in ("DateTimeOriginal", "DateTime"))
         if original and modified and modified < original - self.tolerance:
             found.append(f"EXIF says it was changed on {modified} but taken later, on {original}")
-        creation = {
+        taken = {
             "EXIF": original,
-            "XMP": _first_date(embedded.xmp, ("photoshop:DateCreated", "exif:DateTimeOriginal")),
-            "IPTC": _first_date(embedded.iptc, ("DateCreated",)),
+            "XMP": _first_date(embedded.xmp, ("exif:DateTimeOriginal",)),
             "GPS clock": parse_date(embedded.gps_date),
         }
-        known = {k: d for k, d in creation.items() if d is not None}
-        if known and max(known.values()) - min(known.values()) > self.tolerance + timedelta(days=1):
+        known = {k: d for k, d in taken.items() if d is not None}
+        slack = self.tolerance + timedelta(days=1)
+        clock = known.get("GPS clock")
+        others = [d for k, d in known.items() if k != "GPS clock"]
+        if clock and others and (weeks := _rollover(others[0] - clock, slack)):
+            notes.append(
+                f"the GPS clock says {clock.date()}, {weeks} weeks before the camera's: the count of weeks in a GPS "
+                "receiver starts again after 1,024 weeks, and old receivers do not notice"
+            )
+            del known["GPS clock"]
+        for name, date, exact in _content_dates(embedded):
+            if not known:
+                known[name] = date
+            elif min(known.values()) - date > slack and (not exact or _digitised(embedded) or date.year < _DIGITAL):
+                notes.append(f"{name} dates the content to {date.date()}, before the file was made: a scan or a copy")
+            else:
+                known[name] = date
+        if known and max(known.values()) - min(known.values()) > slack:
             listed = ", ".join(f"{k} {d.date()}" for k, d in known.items())
             found.append(f"the creation dates differ: {listed}")
-        return found
+        return found, notes
+
+
+#: Photographs of earlier years were not taken by the digital camera or scanner that made the file.
+_DIGITAL = 1990
+_WEEKS = 1024
+_SCANNER = re.compile(
+    r"scan|epson|perfection|coolscan|plustek|reflecta|pacific image|microtek|umax|hasselblad flextight|imacon|"
+    r"silverfast|vuescan|twain|pakon|noritsu|frontier|opticfilm",
+    re.IGNORECASE,
+)
+
+
+def _rollover(difference: timedelta, slack: timedelta) -> int:
+    """How many weeks late a GPS clock is that lost whole rounds of 1,024, 0 where it did not."""
+    rounds = round(difference / timedelta(weeks=_WEEKS))
+    return _WEEKS * rounds if rounds > 0 and abs(difference - timedelta(weeks=_WEEKS * rounds)) <= slack else 0
+
+
+def _content_dates(embedded: Embedded) -> list[tuple[str, datetime, bool]]:
+    """Dates of what the picture shows, as archives write them, and whether they name the time of day."""
+    found = []
+    for name, pairs, key in (("XMP", embedded.xmp, "photoshop:DateCreated"), ("IPTC", embedded.iptc, "DateCreated")):
+        for path, value in pairs:
+            if path == key and (date := parse_date(value)):
+                found.append((name, date, len(value.strip()) > 10))
+                break
+    return found
+
+
+def _digitised(embedded: Embedded) -> bool:
+    """Whether the records name a scanner, or say that the file was made from film or paper."""
+    names = " ".join(str(embedded.exif.get(k, "")) for k in ("Make", "Model", "Software"))
+    if _SCANNER.search(names):
+        return True
+    terms = {source_type(v) for k, v in embedded.xmp if k.lower().endswith("digitalsourcetype")}
+    return bool(terms & {"negativeFilm", "positiveFilm", "print"})
 
 
 def _first_date(pairs: list[tuple[str, str]], names: tuple[str, ...]) -> datetime | None:

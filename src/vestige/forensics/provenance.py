@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from vestige.core.embedded import clean, read_embedded
+from vestige.core.containers import layout
+from vestige.core.embedded import Embedded, clean, read_embedded
+from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.subjects import ImageSubject
-from vestige.forensics.generator_tags import GENERATED_TYPES, SOURCE_TYPES, source_type
+from vestige.core.video import VideoSubject
+from vestige.forensics.source_types import GENERATED_TYPES, SOURCE_TYPES, source_type
 
 MIME = {
     "JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff", "GIF": "image/gif",
-    "AVIF": "image/avif", "HEIF": "image/heif",
+    "AVIF": "image/avif", "HEIF": "image/heif", "MP4": "video/mp4", "MOV": "video/quicktime", "AVI": "video/avi",
 }  # fmt: skip
 
 #: Nothing in a file may make the reader open a connection or inflate without bound.
@@ -34,6 +39,8 @@ _WORDS = {
     "valid": "The content credentials are intact, but nobody vouches for the signer ({signer}).",
     "remote": "The file points to content credentials kept elsewhere; they were not fetched.",
     "absent": "The file carries no content credentials.",
+    "misplaced": "The file holds content credentials in a place where readers do not look for them, and they do not "
+    "vouch for it there.",
     "tampered": "The file was changed after its content credentials were signed.",
     "invalid": "The file's content credentials break the rules of their standard.",
     "unreadable": "The file's content credentials are damaged.",
@@ -53,47 +60,87 @@ class ContentCredentials:
     """
 
     slug = "c2pa"
+    kind = "provenance"
 
     def __init__(self, *, trust_anchors: str = "") -> None:
         self.settings = OFFLINE | ({"trust": {"user_anchors": trust_anchors}} if trust_anchors else {})
 
     def find(self, subject: ImageSubject) -> Finding:
         """The state of the credentials; ``details["state"]`` is one of trusted, valid, tampered, invalid, unreadable,
-        remote and absent."""
+        misplaced, remote and absent."""
         try:
             format = subject.format
         except VestigeError as error:
-            return Finding.not_applicable(self.slug, "provenance", str(error))
-        if format not in MIME or b"c2pa" not in subject.data:
-            return self._without_store(subject)
+            return Finding.not_applicable(self.slug, self.kind, str(error))
+        if b"c2pa" not in subject.data:
+            return self._without_store(read_embedded(subject))
+        if format not in MIME:
+            return self._elsewhere(subject.data, format) or self._without_store(read_embedded(subject))
+        answer = self._read(io.BytesIO(subject.data), MIME[format])
+        if answer is None:
+            answer = self._elsewhere(subject.data, format)
+        return self._without_store(read_embedded(subject)) if answer is None else answer
+
+    def find_clip(self, clip: VideoSubject) -> Finding:
+        """The same for the file of a clip. Matroska and WebM have no place for credentials."""
+        found = read_clip(clip.path, clip.format)
+        if clip.format not in MIME:
+            if any(k == "dcterms:provenance" for k, _ in found.embedded.xmp):
+                return self._without_store(found.embedded)
+            why = f"the format {clip.format} has no place for content credentials"
+            return Finding.not_applicable(self.slug, self.kind, why)
+        if not _mentions(clip.path):
+            return self._without_store(found.embedded)
+        with open(clip.path, "rb") as file:
+            answer = self._read(file, MIME[clip.format])
+        if answer is None and found.credentials:
+            answer = self._finding("unreadable", ("the file has a box for credentials that cannot be read",), {}, "")
+        return self._without_store(found.embedded) if answer is None else answer
+
+    def _read(self, file: BinaryIO, mime: str, store: bytes | None = None) -> Finding | None:
+        """What the reference implementation reads, None where it finds nothing. ``store``: credentials kept apart."""
         try:
             import c2pa
         except (ImportError, OSError):
             why = "the package c2pa-python, which reads content credentials, is not installed"
-            return Finding.not_applicable(self.slug, "provenance", why)
+            return Finding.not_applicable(self.slug, self.kind, why)
         try:
             context = c2pa.Context.from_dict(self.settings)
-            with context, c2pa.Reader(MIME[format], io.BytesIO(subject.data), context=context) as reader:
-                store = json.loads(reader.json())
+            with context, c2pa.Reader(mime, file, store, context=context) as reader:
+                read = json.loads(reader.json())
         except (c2pa.C2paError, ValueError, RecursionError) as error:
-            if b"jumd" not in subject.data or "ManifestNotFound" in str(error) or str(error).startswith("Remote"):
-                return self._without_store(subject)
+            said = str(error)
+            if "ManifestNotFound" in said or "JumbfNotFound" in said or said.startswith("Remote"):
+                return None
+            file.seek(0)
+            if store is None and not any(b"jumd" in block for block in _blocks(file)):
+                return None
             return self._finding("unreadable", (f"the reader says: {clean(error)}",), {}, "")
-        return self._judge(store)
+        return self._judge(read, "misplaced" if store is not None else "")
 
-    def _without_store(self, subject: ImageSubject) -> Finding:
+    def _elsewhere(self, data: bytes, format: str) -> Finding | None:
+        """Credentials that stand where they do not belong: behind a JPEG's scan, in another format's block."""
+        for store in _stores(data, format):
+            answer = self._read(io.BytesIO(data), MIME.get(format, "image/jpeg"), store)
+            if answer is not None and answer.applies:
+                return answer
+        return None
+
+    def _without_store(self, embedded: Embedded) -> Finding:
         """Absent, or kept at an address the XMP packet names."""
-        remote = [clean(v) for k, v in read_embedded(subject).xmp if k == "dcterms:provenance" and "://" in v]
+        remote = [clean(v) for k, v in embedded.xmp if k == "dcterms:provenance" and "://" in v]
         state = "remote" if remote else "absent"
         return self._finding(state, tuple(f"address of the credentials: {r}" for r in remote[:1]), {}, "")
 
-    def _judge(self, store: dict[str, Any]) -> Finding:
+    def _judge(self, store: dict[str, Any], state: str = "") -> Finding:
         manifests = _mapping(store.get("manifests"))
         active = _mapping(manifests.get(str(store.get("active_manifest"))))
         results = _mapping(store.get("validation_results"))
         failures = _statuses(_mapping(results.get("activeManifest")).get("failure"))
         broken = [(code, why) for code, why in failures if not code.startswith(_SIGNER)]
-        if any(code.endswith(".mismatch") for code, _ in broken):
+        if state:
+            pass
+        elif any(code.endswith(".mismatch") for code, _ in broken):
             state = "tampered"
         elif broken:
             state = "invalid"
@@ -106,15 +153,18 @@ class ContentCredentials:
             {"title": clean(i.get("title", ""), 60), "relationship": clean(i.get("relationship", ""), 20)}
             for i in map(_mapping, _sequence(active.get("ingredients"))[:20])
         ]
-        generated = [s for s in steps if s["source_type"] in GENERATED_TYPES]
-        earlier = [s for m in manifests.values() if m is not active for s in _actions(_mapping(m))]
-        inherited = [s for s in earlier if s["source_type"] in GENERATED_TYPES]
+        stated = [t for t in _stated_types(active) if t not in {s["source_type"] for s in steps}]
+        steps_and_more = [*steps, *({"source_type": t} for t in stated)]
+        generated = [s for s in steps_and_more if s["source_type"] in GENERATED_TYPES]
+        earlier = [t for m in manifests.values() if m is not active for t in _stated_types(_mapping(m))]
+        inherited = [{"source_type": t} for t in earlier if t in GENERATED_TYPES]
         signed_at = clean(signature.get("time", ""), 40)
         generator = _generators(active)
         evidence = [f"signed by {signer or 'an unnamed party'}" + f" at {signed_at}" * bool(signed_at)]
         evidence += [f"claim generator: {g}" for g in generator[:3]]
         evidence += [f"{code}: {why}" for code, why in failures[:6]]
         evidence += [_sentence(s) for s in steps[:8]]
+        evidence += [f"an assertion states: {SOURCE_TYPES[t]}" for t in stated[:4]]
         evidence += [f"ingredient ({i['relationship']}): {i['title']}" for i in ingredients[:4]]
         evidence += [f"an earlier version declares: {SOURCE_TYPES[s['source_type']]}" for s in inherited[:2]]
         deltas = [d for d in _sequence(results.get("ingredientDeltas")) if isinstance(d, dict)]
@@ -145,11 +195,9 @@ class ContentCredentials:
         words = _WORDS[state].format(signer=signer or "unnamed")
         if declared:
             words += f" They declare the picture as {declared}."
-        flagged = bool(declared) or state in ("tampered", "invalid", "unreadable")
+        flagged = bool(declared) or state in ("tampered", "invalid", "unreadable", "misplaced")
         details = {"state": state, "declares_generated": False} | details
-        return Finding(
-            self.slug, "provenance", float(flagged), words, words, flagged, evidence=evidence, details=details
-        )
+        return Finding(self.slug, self.kind, float(flagged), words, words, flagged, evidence=evidence, details=details)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -185,11 +233,77 @@ def _actions(manifest: dict[str, Any]) -> list[dict[str, str]]:
                 {
                     "action": clean(action.get("action", ""), 60),
                     "software": clean(agent, 80),
-                    "source_type": source_type(str(action.get("digitalSourceType", ""))),
+                    "source_type": next(iter(_types_in(action)), ""),
                     "description": clean(action.get("description", "")),
                 }
             )
     return found
+
+
+def _stated_types(manifest: dict[str, Any]) -> list[str]:
+    """Every source type a manifest's assertions state, each once: in actions, their parameters and templates, in
+    metadata assertions, under whatever prefix ("com.adobe.digitalSourceType")."""
+    return list(_types_in([_mapping(a).get("data") for a in _sequence(manifest.get("assertions"))[:200]]))
+
+
+def _types_in(value: Any) -> dict[str, None]:
+    """The source types stated anywhere inside a JSON value, those that declare generation first."""
+    found: dict[str, None] = {}
+    stack, nodes = [value], 0
+    while stack and nodes < 20_000:
+        node = stack.pop()
+        nodes += 1
+        if isinstance(node, dict):
+            for key, inner in node.items():
+                last = str(key).replace(":", ".").rsplit(".", 1)[-1].lower()
+                for stated in inner if isinstance(inner, list) else [inner]:
+                    if last == "digitalsourcetype" and isinstance(stated, str) and (term := source_type(stated)):
+                        found[term] = None
+                stack.append(inner)
+        elif isinstance(node, list):
+            stack += node[:5000]
+    return dict.fromkeys(sorted(found, key=lambda t: t not in GENERATED_TYPES))
+
+
+_STORE = b"jumdc2pa"
+_BLOCK = 1 << 20
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """A file in pieces that overlap a little, so that a short word is never cut."""
+    kept = b""
+    while block := file.read(_BLOCK):
+        yield kept + block
+        kept = block[-16:]
+
+
+def _mentions(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return any(_STORE in block for block in _blocks(file))
+
+
+def _stores(data: bytes, format: str) -> Iterator[bytes]:
+    """Manifest stores in a file, wherever they stand: JUMBF boxes of the type c2pa, at most four.
+
+    In a JPEG one is spread over APP11 segments, each of which repeats eight bytes of its header.
+    """
+    if format == "JPEG":
+        boxes: dict[bytes, bytearray] = {}
+        for part in layout(data, format).named("APP11"):
+            if data.startswith(b"JP", part.body):
+                number = data[part.body + 2 : part.body + 4]
+                skip = 8 if number not in boxes else 16
+                boxes.setdefault(number, bytearray()).extend(data[part.body + skip : part.end])
+        yield from (bytes(b) for b in list(boxes.values())[:4] if _STORE in b[:64])
+    at = -1
+    for _ in range(4):
+        at = data.find(_STORE, at + 1)
+        if at < 0:
+            return
+        start = at - 12
+        size = int.from_bytes(data[start : start + 4], "big") if start >= 0 else 0
+        if data[start + 4 : start + 8] == b"jumb" and 16 < size <= len(data) - start:
+            yield data[start : start + size]
 
 
 def _sentence(step: dict[str, str]) -> str:
