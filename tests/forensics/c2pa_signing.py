@@ -88,6 +88,8 @@ def sign(
     generator: str = "Example Camera",
     ingredient: bytes | None = None,
     remote_url: str = "",
+    parameters: dict[str, Any] | None = None,
+    source_address: str = DIGITAL_SOURCE_TYPE,
 ) -> bytes:
     """The picture with a signed manifest that declares one action (and one parent ingredient, where given).
 
@@ -97,7 +99,9 @@ def sign(
 
     step: dict[str, Any] = {"action": action, "softwareAgent": {"name": generator, "version": "1.0"}}
     if source_type:
-        step["digitalSourceType"] = DIGITAL_SOURCE_TYPE + source_type
+        step["digitalSourceType"] = source_address + source_type
+    if parameters:
+        step["parameters"] = parameters
     manifest = {
         "claim_generator_info": [{"name": generator, "version": "1.0"}],
         "title": "example",

@@ -125,11 +125,6 @@ def test_motion_photos_are_known():
     assert find(data + video + b"Rar!\x1a\x07\x00" + RANDOM).flagged
 
 
-def test_samsung_trailer_is_known():
-    trailer = b"\x00\x00\x01\x0a" + b"Image_UTC_Data" + b"SEFH" + bytes(20) + b"\x14\x00\x00\x00SEFT"
-    assert not find(FILES["JPEG"] + trailer).flagged
-
-
 @pytest.mark.parametrize(
     ("name", "flagged"),
     [("a.png", False), ("a.jpg", True), ("a", False), ("holiday 3.5", False), ("a.exe", True), ("a.PNG", False),

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from vestige.core.image_io import encode
 from vestige.core.roles import Finder
@@ -151,3 +151,64 @@ def test_unreadable_files_do_not_apply():
 @pytest.mark.parametrize("text", ["", "0000:00:00 00:00:00", "2024-13-45", "yesterday", "2024:02:30 01:02:03"])
 def test_impossible_dates_are_none(text):
     assert parse_date(text) is None
+
+
+def position(latitude, longitude):
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: latitude, 3: "W", 4: longitude})
+    return Metadata().find(ImageSubject(encode(PIXELS, "JPEG", exif=exif.tobytes())))
+
+
+NOTHING = TiffImagePlugin.IFDRational(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "degrees"),
+    [((51.0, 30.5, NOTHING), (0.0, 7.2, NOTHING), [51.508333, -0.12]), ((51.0, 30.0), (1.0, 6.0), [51.5, -1.1]),
+     ((51.25,), (1.5,), [51.25, -1.5])],
+)  # fmt: skip
+def test_positions_are_told_whatever_their_numbers_look_like(latitude, longitude, degrees):
+    finding = position(latitude, longitude)
+    assert finding.details["tells_position"]
+    assert finding.details["gps"] == degrees
+    assert any("privacy: the file tells the position" in e for e in finding.evidence)
+
+
+def test_a_gps_record_without_a_position_tells_none():
+    assert not position((NOTHING,) * 3, (NOTHING,) * 3).details["tells_position"]
+
+
+@pytest.mark.parametrize("value", ["51,30.5N", "51,30,30N", "51.5083", "+51.5083"])
+def test_positions_in_xmp_alone_are_told(value):
+    attributes = f'xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:GPSLatitude="{value}" exif:GPSLongitude="0,7.2W"'
+    finding = find(xmp=XMP.format(attributes=attributes + ' photoshop:City="Exampleville"', body="").encode())
+    assert finding.details["gps"][0] == pytest.approx(51.508333, abs=1e-4)
+    assert any("Exampleville" in e for e in finding.evidence)
+
+
+def dated(taken, gps):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = taken
+    exif.get_ifd(0x8825)[29] = gps
+    return Metadata().find(ImageSubject(encode(PIXELS, "JPEG", exif=exif.tobytes())))
+
+
+def test_a_gps_clock_that_lost_its_weeks_is_no_contradiction():
+    finding = dated("2022:08:22 10:00:00", "2003:01:06")
+    assert not finding.flagged
+    assert any("1024 weeks" in e for e in finding.evidence)
+    assert dated("2022:08:22 10:00:00", "2003:02:20").flagged
+    assert dated("2003:01:06 10:00:00", "2022:08:22").flagged  # no clock runs ahead by it
+
+
+@pytest.mark.parametrize(
+    ("created", "fields", "flagged"),
+    [("1943-06-05", {}, False), ("1943-06-05T12:00:00", {}, False), ("2001-06-05", {}, False),
+     ("2001-06-05T12:00:00", {0x010F: "Epson"}, False), ("2001-06-05T12:00:00", {0x010F: "Acme"}, True),
+     ("2024-06-05", {}, True)],
+)  # fmt: skip
+def test_the_date_of_what_a_scan_shows_is_no_contradiction(created, fields, flagged):
+    xmp = XMP.format(attributes=f'photoshop:DateCreated="{created}"', body="").encode()
+    finding = find({0x9003: "2021:03:04 10:00:00", **fields}, xmp=xmp)
+    assert finding.flagged == flagged
+    assert any("dates the content" in e for e in finding.evidence) != flagged

@@ -141,3 +141,46 @@ def test_random_damage_never_raises(identity):
             data[at] = random.integers(256)
         finding = find(bytes(data))
         assert not finding.applies or finding.details["state"] != "trusted"
+
+
+def test_source_types_in_an_action_s_parameters_count(identity):
+    address = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    signed = sign(
+        encode(PIXELS, "JPEG"), identity, source_type="digitalCapture",
+        parameters={"com.adobe.digitalSourceType": address},
+    )  # fmt: skip
+    finding = find(signed)
+    assert finding.flagged
+    assert finding.details["declares_generated"]
+    assert finding.details["actions"][0]["source_type"] == "trainedAlgorithmicMedia"
+
+
+def test_the_terms_of_c2pa_itself_are_known(identity):
+    space = "http://c2pa.org/digitalsourcetype/"
+    signed = sign(encode(PIXELS, "PNG"), identity, source_type="trainedAlgorithmicData", source_address=space)
+    assert find(signed).details["declares_generated"]
+    signed = sign(encode(PIXELS, "PNG"), identity, source_type="algorithmicMedia")
+    assert not find(signed).flagged
+
+
+def _app11(data):
+    """The file without its APP11 segments, and these."""
+    kept, moved, position = data[:2], b"", 2
+    while data[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        moved, kept = (
+            (moved + data[position:end], kept) if data[position + 1] == 0xEB else (moved, kept + data[position:end])
+        )
+        position = end
+    return kept + data[position:], moved
+
+
+def test_credentials_that_stand_elsewhere_are_not_called_absent(identity):
+    signed = sign(encode(PIXELS, "JPEG"), identity, source_type="trainedAlgorithmicMedia")
+    bare, moved = _app11(signed)
+    assert find(bare).details["state"] == "absent"
+    for data in (bare[:-2] + moved + bare[-2:], bare + moved):
+        finding = find(data)
+        assert finding.details["state"] == "misplaced"
+        assert finding.details["declares_generated"]
+        assert "carries no" not in finding.summary

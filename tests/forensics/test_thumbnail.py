@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from vestige.core.image_io import orient
 from vestige.core.roles import Finder
 from vestige.core.subjects import ImageSubject
 from vestige.forensics.thumbnail import Thumbnail
@@ -113,3 +114,35 @@ def test_a_flat_picture_with_a_rich_preview_is_flagged():
 def test_odd_sizes_do_not_raise():
     for shape in ((1, 1, 3), (3, 5, 3), (2, 900, 3)):
         assert find(picture(np.zeros(shape, np.uint8), small(CHINA))).kind == "edit"
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_picture_that_was_only_turned_passes(turn):
+    finding = find(picture(np.ascontiguousarray(orient(CHINA, turn)), small(CHINA)))
+    assert not finding.flagged
+    assert finding.score < 0.3
+    assert finding.details["orientation"] == turn
+
+
+@pytest.mark.parametrize("tone", ["contrast", "gamma", "local"])
+def test_brightness_and_contrast_are_no_difference(tone):
+    grey = np.arange(256) / 255
+    if tone == "local":
+        lab = cv2.cvtColor(CHINA, cv2.COLOR_RGB2LAB)
+        lab[..., 0] = cv2.createCLAHE(3, (6, 6)).apply(np.ascontiguousarray(lab[..., 0]))
+        shown = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+    else:
+        curve = (grey - 0.5) * 2 + 0.5 if tone == "contrast" else grey**2
+        shown = (np.clip(curve, 0, 1) * 255).astype(np.uint8)[CHINA]
+    finding = find(picture(CHINA, small(shown)))
+    assert not finding.flagged
+    assert finding.score < 0.6
+
+
+def test_a_preview_behind_the_picture_is_compared_too():
+    exif = Image.Exif()
+    exif[0x010F] = "Example"
+    out = io.BytesIO()
+    Image.fromarray(CHINA).save(out, "JPEG", exif=exif.tobytes())
+    assert not find(out.getvalue() + bytes(100) + small(CHINA, (320, 214))).flagged
+    assert find(out.getvalue() + bytes(100) + small(FLOWER, (320, 214))).flagged

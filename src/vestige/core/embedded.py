@@ -7,6 +7,8 @@ parsed without entities, and damage becomes a sentence in ``problems`` instead o
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import struct
 import zlib
 from dataclasses import dataclass, field
@@ -84,6 +86,10 @@ def _read_blocks(blocks: _Blocks, out: Embedded, file: bool) -> None:
     for block in blocks.found.get("xmp", []):
         read_xmp(block, out)
     read_positions(out)
+    for path, value in out.xmp:
+        if path.endswith(":image") and value.lstrip().startswith("/9j/") and len(out.thumbnails) < MAX_BLOCKS:
+            with contextlib.suppress(ValueError):
+                out.thumbnails.append(("XMP", base64.b64decode("".join(value.split()))))
     for name, kind in (("EXIF", "exif"), ("XMP", "xmp"), ("Photoshop", "irb"), ("IPTC", "iptc")):
         of_kind = [] if file and kind == "exif" else blocks.found.get(kind, [])
         if of_kind and not (kind == "iptc" and "irb" in blocks.found):

@@ -78,14 +78,12 @@ def _decode(packet: bytes) -> str:
     for mark, name in marks:
         if packet.startswith(mark):
             return packet[len(mark) :].decode(name, "replace")
-    for opening, name in ((b"<\x00\x00\x00", "utf-32-le"), (b"\x00\x00\x00<", "utf-32-be")):
-        if opening in packet[:64]:
-            return packet[packet.find(opening) % 4 :].decode(name, "replace")
-    for name in ("utf-16-le", "utf-16-be"):
-        at = packet[:256].find("<?x".encode(name))
-        at = at if at >= 0 else packet[:4096].find("<x:".encode(name))
-        if at >= 0:
-            return packet[at % 2 :].decode(name, "replace")
+    for name, width in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
+        # in the other byte order the same bytes stand one place further on
+        for opening in ("<?x", "<x:", "<rdf"):
+            at = packet[:4096].find(opening.encode(name))
+            if at >= 0 and (at % width == 0 or (width == 2 and packet[at - 1 : at] != b"\x00")):
+                return packet[at % width :].decode(name, "replace")
     try:
         return packet.decode("utf-8")
     except UnicodeDecodeError:

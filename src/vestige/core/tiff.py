@@ -144,7 +144,7 @@ def _directory(found: Directories, name: str, offset: int, big: bool) -> tuple[D
         if size > (8 if big else 4):
             (place,) = struct.unpack_from(order + ("Q" if big else "I"), data, inline)
         if place + size > len(data):
-            if kind not in (2, 7) or place >= len(data):
+            if kind not in (1, 2, 7) or place >= len(data):
                 found.problems.append(f"its field 0x{tag:04X} points outside the block")
                 continue
             found.problems.append(f"its field 0x{tag:04X} is cut short")  # what there is of a text is still a text

@@ -91,7 +91,8 @@ def _padding(data: bytes, start: int, end: int) -> Piece | None:
     size = end - start
     if size <= PADDING:
         other = size - data.count(b"\x00", start, end) - data.count(b"\xff", start, end)
-        if other <= min(64, size // 50):
+        # stray values among them are cameras' too; four in a row could be a signature
+        if other <= min(64, size // 50) and not re.search(rb"[^\x00\xff]{4}", data[start:end]):
             return Piece(start, end, f"{size:,} bytes of padding with {other} others in it", "padding")
     return None
 

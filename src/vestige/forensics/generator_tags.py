@@ -174,19 +174,24 @@ def _evidence(tag: Tag) -> str:
 
 def _unfold(texts: list[Text]) -> Iterator[tuple[Text, dict[str, Any]]]:
     """Every text with the JSON object it is, and the texts and objects inside such objects."""
-    queue = [(text, 0) for text in reversed(texts)]
+    queue: list[tuple[Text, dict[str, Any] | None, int]] = [(text, None, 0) for text in reversed(texts)]
     given = 0
     while queue and given < _MAX_TEXTS:
-        text, depth = queue.pop()
+        text, record, depth = queue.pop()
         given += 1
-        record = _json(text.value)
+        record = _json(text.value) if record is None else record
         yield text, record
         if depth < _MAX_DEPTH:
             for key, value in list(record.items())[:60]:
-                if isinstance(value, dict) and value.keys() & {"Label", "ContentProducer", "sui_image_params"}:
-                    queue.append((Text(text.where, key, json.dumps(value)), depth + 1))
+                if isinstance(value, dict) and (key in _HOLDERS or value.keys() & _TELLING):
+                    queue.append((Text(text.where, key, ""), value, depth + 1))
                 elif isinstance(value, str) and value:
-                    queue.append((Text(text.where, key, value), depth + 1))
+                    queue.append((Text(text.where, key, value), None, depth + 1))
+
+
+#: Names of fields that hold a record of their own, and fields by which one is known.
+_HOLDERS = frozenset({"prompt", "workflow", "parameters", "metadata", "generation_data", "AIGC"})
+_TELLING = frozenset({"Label", "ContentProducer", "sui_image_params"})
 
 
 def _json(value: str) -> dict[str, Any]:
