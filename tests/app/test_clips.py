@@ -66,7 +66,8 @@ def test_folders_mix_pictures_and_clips(folder: Path, done: Any) -> None:
     assert film.clip.tracks[0].flagged == (False,) * 3 + (True,) * 3
     assert film.verdict.kinds == ("edit",)
     assert film.clip.frames[0].time >= 0.59
-    assert not film["container"].applies
+    assert film["container"].applies
+    assert not film["container"].flagged
     assert animation["container"].applies
     assert animation.clip.times == pytest.approx([0.0, 0.4, 0.8])
 

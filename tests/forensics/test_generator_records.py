@@ -90,7 +90,7 @@ FILES = [
     ("Fooocus", png(fooocus_scheme="fooocus")),
     ("Tensor.Art", png(generation_data=json.dumps({"prompt": "a hill", "baseModel": {"label": "m"}}) + "\0")),
     ("Tensor.Art", jpeg(json.dumps({"prompt": "a hill", "baseModel": {"label": "m"}, "samplerName": "Euler"}))),
-    ("Draw Things", xmp(f"exif:UserComment='{json.dumps({'c': 'a hill', 'uc': '', 'sampler': 'k', 'seed': 1, 'steps': 8})}'")),
+    ("Draw Things", xmp(f"exif:UserComment='{json.dumps({'c': 'a hill', 'uc': '', 'scale': 7, 'seed': 1, 'v2': 0})}'")),
     ("Easy Diffusion", png(prompt="a hill", use_stable_diffusion_model="m.ckpt", seed="3")),
     ("Easy Diffusion", png(Data={"prompt": "a hill", "use_stable_diffusion_model": "m"})),
     ("Easy Diffusion", png(Data={"Prompt": "a hill", "Stable Diffusion model": "m"})),
@@ -103,7 +103,7 @@ FILES = [
     ("NovelAI", jpeg(json.dumps({"Software": "NovelAI", "Comment": json.dumps(NOVELAI)}))),
     ("Stability Matrix", png(**{"parameters_dash_json": {"PositivePrompt": "a hill", "Seed": 3}})),
     ("Stability Matrix", png(smproj='{"Version": 3}')),
-    ("a Hugging Face Space", png(metadata={"prompt": "a", "Model": "m", "resolution": "8x8", "sampler": "k", "seed": 2})),
+    ("a Hugging Face Space", png(meta={"prompt": "a", "Model": "m", "resolution": "8x8", "sampler": "", "seed": 2})),
     ("Samsung Galaxy AI", samsung({"genAIType": 3})),
     ("Mochi Diffusion", iptc((120, b"Include in Image: a fox; Exclude from Image: blur; Model: m; Steps: 20; Guidance "
                                    b"Scale: 11.0; Seed: 3871; Size: 512x512; Scheduler: DPM; ML Compute Unit: All"))),
