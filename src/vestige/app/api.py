@@ -13,6 +13,7 @@ from vestige.core.calibration import PRIOR
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
+from vestige.core.guard import check_output
 from vestige.core.image_io import encode, format_for, to_uint8
 from vestige.core.keys import PUBLIC_KEY, load_key
 from vestige.core.subjects import ImageSubject
@@ -238,8 +239,10 @@ def write_picture(
     """Write the changed picture with the original's transparency and, on request, its metadata.
 
     EXIF orientation is reset, because pixels are written upright; the thumbnail is dropped, because it would show
-    the old picture. Raises UsageError for an unknown ending.
+    the old picture. Raises UsageError for an unknown ending, and where the original, or a file that vestige did not
+    write, would be overwritten.
     """
+    check_output(out, inputs=[subject.source])
     write_atomic(out, encode_like(pixels, subject, format_for(out), quality=quality, keep_metadata=keep_metadata))
 
 

@@ -32,6 +32,10 @@ class InputError(VestigeError):
     """The input is missing, corrupt, unsupported or beyond a limit."""
 
 
+class WriteError(InputError):
+    """Something cannot be written (a full disk, no permission); nothing half-written is left."""
+
+
 class LimitError(InputError):
     """The input is larger than a safety limit; the message names the option that raises it."""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vestige.core.errors import InputError, UsageError
+from vestige.core.guard import check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +156,7 @@ class Work:
         return (mask.pixels.max(axis=2) > 127)[None, None]
 
     def out_file(self, ending: str = "") -> Path:
-        """``--out`` as a file that is not one of the inputs. ending: what its name must end with, as ".txt"."""
+        """``--out`` as a file that is no input, no key and no file that vestige did not write. ending: of its name."""
         if self.out is None:
             raise UsageError(f"Say where to write with --out{' FILE' + ending if ending else ''}.")
         if self.out.is_dir():
@@ -163,9 +164,7 @@ class Work:
         if ending and self.out.suffix.lower() != ending:
             raise UsageError(f"--out {self.out} must end in {ending}.")
         given = (*self.paths, self.mask, self.model, self.reference)
-        for other in given:
-            if other is not None and other.exists() and self.out.exists() and self.out.samefile(other):
-                raise UsageError(f"--out {self.out} is an input; choose another name, inputs are never overwritten.")
+        check_output(self.out, inputs=[p for p in given if p is not None])
         return self.out
 
     def out_folder(self) -> Path:

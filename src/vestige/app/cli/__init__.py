@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +24,21 @@ from vestige.app.cli.use import attack, make, measure, starter
 from vestige.app.cli.version import version
 from vestige.core import errors
 from vestige.core.errors import EXIT_CODES, VestigeError
+from vestige.core.guard import protecting
+from vestige.core.printing import complain, visible
+
+#: Options that name what is written; every other path on a command line is an input and is never written over.
+_OUTPUTS = {"out", "html", "csv", "sarif", "results", "registry", "pages"}
+
+
+class _Command(typer.core.TyperCommand):
+    """A verb: while it runs nothing is written over what it was given."""
+
+    def invoke(self, ctx: Any) -> Any:
+        given = [value for name, value in ctx.params.items() if name not in _OUTPUTS]
+        paths = [p for value in given for p in (value if isinstance(value, list | tuple) else [value])]
+        with protecting(p for p in paths if isinstance(p, Path)):
+            return super().invoke(ctx)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -31,6 +49,10 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise errors.Interrupted("Interrupted; files that were finished are kept.") from None
+        except Exception as error:
+            if isinstance(getattr(error, "message", None), str):  # bad usage quotes what was typed, or a file's name
+                error.message = visible(error.message)  # type: ignore[attr-defined]
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Plain text in groups: what draws boxes takes longer to import than everything else here together."""
@@ -80,12 +102,12 @@ def _options(
 
 
 for _verb in (find, mark, read, erase, restore, attack, measure, make, learn):
-    app.command(rich_help_panel="Verbs")(_verb)
+    app.command(cls=_Command, rich_help_panel="Verbs")(_verb)
 for _other in (starter, systems, claims, data, key, verify, calibrate, version):
-    app.command(rich_help_panel="More")(_other)
+    app.command(cls=_Command, rich_help_panel="More")(_other)
 app.add_typer(bench_app, rich_help_panel="More")
 for _alias in (stamp, whose):  # the names that `mark --method wouaf` and `read --registry` had
-    app.command(hidden=True)(_alias)
+    app.command(cls=_Command, hidden=True)(_alias)
 
 
 #: What model libraries say and draw on their own is not for the user of a command.
@@ -101,17 +123,23 @@ def main(arguments: list[str] | None = None) -> Any:
     for name, value in _QUIET_LIBRARIES.items():
         os.environ.setdefault(name, value)
     try:
-        app(arguments, standalone_mode=True)
+        try:
+            app(arguments, standalone_mode=True)
+        finally:
+            sys.stdout.flush()
     except VestigeError as error:
-        _say(error)
+        complain(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-
-
-def _say(text: object) -> None:
-    print(f"vestige: {text}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        complain(f"Cannot write ({error.strerror}); make room and run the command again.")
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # what could not be written is not tried again at exit
+        sys.exit(errors.BAD_INPUT)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,7 @@ def whose(
 def key(path: Annotated[Path, typer.Argument(help="New key file; it must not exist.")]) -> None:
     """Make a secret key for marks, readable by you alone."""
     from vestige.core.keys import fingerprint, generate_key
+    from vestige.core.printing import say
 
     made = generate_key(path)
-    print(f"{path}: new key {fingerprint(made)}. Keep it: without it its marks cannot be read.")
+    say(f"{path}: new key {fingerprint(made)}. Keep it: without it its marks cannot be read.")

@@ -14,6 +14,7 @@ from vestige.core.catalogue import System, systems
 from vestige.core.errors import OK, InputError, Interrupted, UsageError, VestigeError
 from vestige.core.files import read_json, write_atomic, write_json
 from vestige.core.keys import load_key
+from vestige.core.printing import say
 from vestige.core.runtime import device as device_of
 from vestige.core.runtime import versions
 
@@ -113,7 +114,7 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
         )
         write_json(written["certificate.json"], document)
     if as_json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json.dumps(report, indent=2))
     elif not quiet:
         tell(request.out, report, tried, result, written)
     return OK
@@ -271,9 +272,9 @@ def verify(
         checked.append("requests")
     if not quiet:
         stated = document["requests"]["count"]
-        print(f"{path}: {', '.join(checked)} verified. Signed by {document['signer']} on {document['made']}:")
-        print(f"  {stated} pictures forgotten with {document['method']}. {document['audit']['findings'][0]}")
+        say(f"{path}: {', '.join(checked)} verified. Signed by {document['signer']} on {document['made']}:")
+        say(f"  {stated} pictures forgotten with {document['method']}. {document['audit']['findings'][0]}")
         left = [name for name in ("model before", "model after", "requests") if name not in checked]
         if left:
-            print(f"  Not checked, because it was not given: {', '.join(left)}.")
+            say(f"  Not checked, because it was not given: {', '.join(left)}.")
     return OK

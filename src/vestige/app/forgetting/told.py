@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vestige.core.printing import say
+
 if TYPE_CHECKING:
     from vestige.unlearning.audit import Audit
 
@@ -38,10 +40,10 @@ def tell(
         table.add_row(figure, *(f"{row[figure]:.3f}" if figure in row else "" for row in result.rows.values()))
     console.print(table)
     for finding in result.findings:
-        print(finding)
+        say(finding)
     if names := [str(one["name"]) for one in result.worst.get("pictures", ()) if "name" in one]:
-        print(f"Remembered best: {', '.join(names[:5])}.")
-    print(
+        say(f"Remembered best: {', '.join(names[:5])}.")
+    say(
         f"{out}: {report['forgotten']} pictures forgotten with {report['method']} in "
         f"{report['cost']['seconds']:.1f} s; see {', '.join(str(p) for p in written.values())}."
     )

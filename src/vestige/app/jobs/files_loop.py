@@ -10,9 +10,11 @@ import numpy as np
 
 from vestige.app.api import encode_like
 from vestige.app.jobs.batch import collect
-from vestige.core.errors import BAD_INPUT, OK, PARTIAL, UsageError, VestigeError
+from vestige.core.errors import BAD_INPUT, OK, PARTIAL, UsageError, VestigeError, WriteError
 from vestige.core.files import write_atomic
+from vestige.core.guard import check_output, protect
 from vestige.core.image_io import format_for
+from vestige.core.printing import complain, say
 from vestige.core.progress import track
 from vestige.core.subjects import ImageSubject
 
@@ -30,6 +32,7 @@ def outputs(paths: Sequence[Path], out: Path | None, suffix: str) -> list[tuple[
     if [str(p) for p in paths] == ["-"]:
         return [(Path("-"), out or Path("-"))]
     files = collect(paths)
+    protect(files)
     folder_given = out is not None and (out.is_dir() or len(files) > 1 or paths[0].is_dir())
     pairs = []
     for file in files:
@@ -44,6 +47,7 @@ def outputs(paths: Sequence[Path], out: Path | None, suffix: str) -> list[tuple[
             target = out
         if target.exists() and target.resolve() == file.resolve():
             raise UsageError(f"{file} would be overwritten; choose another --out.")
+        check_output(target)
         pairs.append((file, target))
     taken: dict[Path, Path] = {}
     for file, target in pairs:
@@ -88,12 +92,14 @@ def process(
             format = format_for(target)
             write_atomic(target, encode_like(pixels, subject, format, quality=quality, keep_metadata=keep_metadata))
             if not quiet:
-                print(f"{target}: {said}")
+                say(f"{target}: {said}")
+        except WriteError:
+            raise  # the others would meet the same full or closed disk
         except VestigeError as error:
             if len(pairs) == 1:
                 raise
             failed += 1
-            print(f"vestige: {error}", file=sys.stderr)
+            complain(error)
     if failed:
         return BAD_INPUT if failed == len(pairs) else PARTIAL
     return OK

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import html
 
+from vestige.core.printing import visible
+
+__all__ = ["Markup", "element", "join", "text", "visible"]
+
 _VOID = frozenset({"img", "input", "meta", "link", "br", "hr"})
 
 
@@ -45,27 +49,3 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     if tag in _VOID:
         return Markup(f"<{tag}{written}>")
     return Markup(f"<{tag}{written}>{join(*children)}</{tag}>")
-
-
-def visible(value: str) -> str:
-    r"""The string with control, text-direction and undecodable characters shown as escapes.
-
-    Names and metadata are untrusted: such characters steer terminals, reverse what is read, or cannot be encoded.
-
-    >>> visible("a\x1b[2Jb")
-    'a\\x1b[2Jb'
-    """
-    if value.isascii() and value.isprintable():
-        return value
-    return "".join(_shown(c) for c in value)
-
-
-def _shown(character: str) -> str:
-    if character.isprintable() or character == "\u200d":  # the joiner is part of many emoji
-        return character
-    if character in "\n\r\t":
-        return " "
-    code = ord(character)
-    if code >= 0xA0 and character.isspace():
-        return " "
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from vestige.bench.watermark.methods import methods as read_methods
 from vestige.bench.watermark.page import figures, page
 from vestige.bench.watermark.protocol import Source, prepare, run
 from vestige.bench.watermark.table import COLUMNS, by_family, rows
+from vestige.core import printing
 from vestige.core.errors import OK, PARTIAL, Interrupted, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.image_io import read_bytes
@@ -61,7 +61,7 @@ def watermark(
             for method, family in means["tpr@1e-2"]
         ]
         show("Mean over the attacks of a family", lines)
-        print(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
+        printing.say(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
     return PARTIAL if problems or failed else OK
 
 
@@ -77,7 +77,7 @@ def _sources(paths: Sequence[Path]) -> list[Source]:
 def say(problems: Sequence[str]) -> None:
     """Problems that left something out, on standard error."""
     for problem in problems:
-        print(f"vestige: {problem}", file=sys.stderr)
+        printing.complain(problem)
 
 
 def interruptible(work: Callable[[], tuple[Records, list[str]]]) -> tuple[Records, list[str]]:

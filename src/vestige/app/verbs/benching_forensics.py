@@ -18,6 +18,7 @@ from vestige.bench.forensics.page import FILES, TITLE, figures, page, sections
 from vestige.bench.forensics.protocol import run
 from vestige.bench.forensics.table import by_approach, fairness, group_columns, rows, summary
 from vestige.bench.store import results_root
+from vestige.core import printing
 from vestige.core.errors import OK, PARTIAL
 from vestige.data.forensic_sets import ForensicSet, open_set
 
@@ -77,7 +78,7 @@ def forensics(
     publish(out, TITLE, about, tables, images, page(tables, images, about))
     if not quiet:
         show("Mean over the steps", summary(table))
-        print(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
+        printing.say(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
     return PARTIAL if problems else OK
 
 

@@ -12,6 +12,7 @@ from vestige.bench.unlearning.protocol import METRICS, Grid, parameters_in_words
 from vestige.bench.unlearning.protocol import methods as read_methods
 from vestige.bench.unlearning.table import COLUMNS, TITLE, figures, page, rows
 from vestige.bench.unlearning.world import KINDS, TUNING_SEED, Settings
+from vestige.core import printing
 from vestige.core.errors import OK, PARTIAL, InputError, UsageError
 
 
@@ -49,5 +50,5 @@ def unlearning(
     if not quiet:
         columns = ("problem", "method", *METRICS, "gap", "gap ±", "s", "of retraining")
         show(TITLE, [{name: row[name] for name in columns} for row in table])
-        print(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
+        printing.say(f"Open {out / 'index.html'}; the table is {out / 'table.csv'}.")
     return PARTIAL if failed else OK

@@ -13,6 +13,7 @@ from vestige.bench.store import ClaimResult, record, results_root
 from vestige.claims import ClaimContext, claims_of, missing_runs, needs_of, runs_needed
 from vestige.core.catalogue import System, system, systems
 from vestige.core.errors import INTERNAL, OK, Interrupted, UsageError
+from vestige.core.printing import say
 from vestige.data.packs import find_data_root
 
 if TYPE_CHECKING:
@@ -136,5 +137,5 @@ def calibrate(data: Path | None, out: Path | None, limit: int, jobs: int, seed: 
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted; {target} is as it was.") from None
     print("\n".join(lines))
-    print(f"Written: {target}")
+    say(f"Written: {target}")
     return OK

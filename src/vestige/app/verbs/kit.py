@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vestige.core.errors import OK, InputError, Interrupted
 from vestige.core.files import folder_atomic, write_atomic
+from vestige.core.printing import say
 
 
 def parts() -> dict[str, Callable[[Path], list[str]]]:
@@ -36,6 +37,6 @@ def write(out: Path, quiet: bool = False) -> int:
         raise Interrupted("Interrupted; nothing was written.") from None
     if not quiet:
         count = sum(1 for p in out.rglob("*") if p.is_file())
-        print(f"{out}: {count} files to try vestige on.")
-        print(f"Next: cd {out}, then read README.md; its ten commands are worth trying first.")
+        say(f"{out}: {count} files to try vestige on.")
+        say(f"Next: cd {out}, then read README.md; its ten commands are worth trying first.")
     return OK

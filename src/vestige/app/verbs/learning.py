@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get
 
 from vestige.core.errors import OK, Interrupted, UsageError
 from vestige.core.files import write_json
+from vestige.core.printing import say
 
 if TYPE_CHECKING:
     from vestige.engines.recipe import Recipe, RecipeContext
@@ -189,7 +190,7 @@ def _print(metrics: Mapping[str, Any], out: Path) -> None:
             print(f"  {name}: {value:.4g}" if isinstance(value, float) else f"  {name}: {value}")
     for name, words in metrics["reach"].items():
         print(f"  to reach: {name} {words}")
-    print(f"Written: {out}")
+    say(f"Written: {out}")
 
 
 def settings(

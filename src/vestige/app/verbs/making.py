@@ -12,6 +12,7 @@ from vestige.core.dataset import DatasetSubject
 from vestige.core.errors import OK, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.image_io import SUFFIXES, save_image, to_uint8
+from vestige.core.printing import say, visible
 from vestige.core.progress import track
 from vestige.core.subjects import ImageSubject, open_subject
 from vestige.core.video import VideoSubject, clock
@@ -34,7 +35,8 @@ def run(
     else:
         said = (_tamper if what == "tamper" else _distort)(source, out, operation, strength, seed)
     if not quiet:
-        print(said)
+        for line in said.split("\n"):
+            say(line)
     return OK
 
 
@@ -108,17 +110,17 @@ def _info(path: Path) -> str:
         notes = "".join(f"\n  {note}" for note in decoded.notes)
         profile = f", profile {decoded.icc_name!r}" if decoded.icc_name else ""
         return (
-            f"{path}: {subject.format} picture, {subject.width}×{subject.height}, mode {decoded.mode}, "
+            f"{visible(str(path))}: {subject.format} picture, {subject.width}×{subject.height}, mode {decoded.mode}, "
             f"{decoded.bit_depth} bits, orientation {decoded.orientation}{profile}{notes}"
         )
     if isinstance(subject, DatasetSubject):
         labels = Counter(str(item.label) for item in subject if item.label is not None)
         classes = "".join(f"\n  {label}: {count}" for label, count in sorted(labels.items())[:50])
-        return f"{path}: {subject.kind} with {len(subject)} pictures{classes}"
+        return f"{visible(str(path))}: {subject.kind} with {len(subject)} pictures{classes}"
     if isinstance(subject, VideoSubject):
         size = f"{subject.width}×{subject.height}, {subject.rate:g} frames a second"
         length = clock(subject.seconds) if subject.seconds else "of unknown length"
-        return f"{path}: {subject.format} clip, {size}, {length}"
+        return f"{visible(str(path))}: {subject.format} clip, {size}, {length}"
     tensors = subject.tensors()
     parameters = sum(int(np.prod(shape)) for shape, _ in tensors.values())
-    return f"{path}: {subject.format} model with {len(tensors)} tensors, {parameters:,} values"
+    return f"{visible(str(path))}: {subject.format} model with {len(tensors)} tensors, {parameters:,} values"

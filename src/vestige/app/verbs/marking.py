@@ -14,6 +14,7 @@ from vestige.app import api
 from vestige.app.jobs.batch import collect
 from vestige.app.jobs.files_loop import process
 from vestige.core.errors import BAD_INPUT, NOT_MARKED, OK, PARTIAL, UNREADABLE_MARK, UsageError, VestigeError
+from vestige.core.printing import complain, say
 from vestige.core.subjects import ImageSubject
 
 
@@ -95,7 +96,7 @@ def read_files(
             if len(files) == 1:
                 raise
             failed += 1
-            print(f"vestige: {error}", file=sys.stderr)
+            complain(error)
             continue
         codes.append(_CODES[reading.outcome])
         bits = None if reading.bits is None else np.packbits(reading.bits).tobytes().hex()
@@ -116,7 +117,7 @@ def read_files(
                 "absent": "is not marked with this key",
             }[reading.outcome]
             why = (reading.details or {}).get("why") or f"p = {reading.p_value:.1e}"
-            print(f"{file}: {said} ({why})")
+            say(f"{file}: {said} ({why})")
     if as_json:
         print(json.dumps(rows[0] if len(files) == 1 and rows else rows, indent=2))
     if failed:

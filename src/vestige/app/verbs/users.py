@@ -11,6 +11,7 @@ from typing import Any
 from vestige.app import api
 from vestige.app.jobs.batch import collect
 from vestige.core.errors import BAD_INPUT, NOT_MARKED, OK, PARTIAL, InputError, VestigeError
+from vestige.core.printing import complain, say
 from vestige.core.subjects import ImageSubject
 
 
@@ -28,7 +29,7 @@ def stamp(folder: Path, out: Path, user: str, registry: Path, key: Path | None, 
     system.stamp_folder(folder, out, bits)
     if not known:
         users.save(registry)  # after the folder, so that no user is listed whose model does not exist
-    print(f"{out}: pictures from this model are {user}'s (users in {registry}: {len(users)})")
+    say(f"{out}: pictures from this model are {user}'s (users in {registry}: {len(users)})")
     return OK
 
 
@@ -52,7 +53,7 @@ def whose(paths: Sequence[Path], registry: Path, weights: Path | None, rate: flo
             if len(files) == 1:
                 raise
             failed += 1
-            print(f"vestige: {error}", file=sys.stderr)
+            complain(error)
             continue
         named = found.user if found.p_value <= rate else None
         rows.append(
@@ -68,7 +69,7 @@ def whose(paths: Sequence[Path], registry: Path, weights: Path | None, rate: flo
         if not as_json and not quiet:
             agreement = f"{found.matches} of {users.bits} bits agree, p = {found.p_value:.1e}"
             doubt = f"nobody in the registry can be named (nearest {found.user}, {agreement})"
-            print(f"{file}: made with {named}'s model ({agreement})" if named else f"{file}: {doubt}")
+            say(f"{file}: made with {named}'s model ({agreement})" if named else f"{file}: {doubt}")
     if as_json:
         print(json.dumps(rows[0] if len(files) == 1 and rows else rows, indent=2))
     if failed:

@@ -15,6 +15,7 @@ from typing import Any
 from vestige.app import api
 from vestige.core.catalogue import ROLES, VERBS, System, system, systems
 from vestige.core.errors import OK, Interrupted, UsageError
+from vestige.core.printing import say, visible
 from vestige.core.work import Result, Work
 
 _ROLE = {verb: role for role, verb in VERBS.items()} | {"read": "mark"}
@@ -94,28 +95,24 @@ def tell(work: Work, result: Result, as_json: bool) -> None:
             "figures": dict(result.figures), "rows": [dict(r) for r in result.rows],
             "files": [str(f) for f in result.files], "said": list(result.said),
         }  # fmt: skip
-        print(json.dumps(_plain(content), indent=2, ensure_ascii=False))
+        print(json.dumps(_plain(content), indent=2))
         return
     if work.quiet:
         return
-    from vestige.app.report.markup import visible
-
     for sentence in result.said:
-        print(visible(sentence))
+        say(sentence)
     if result.rows:
         _table(result.rows)
     for name, value in result.figures.items():
-        print(f"  {visible(str(name))}: {f'{value:.4g}' if isinstance(value, float) else visible(str(value))}")
+        say(f"  {name}: {f'{value:.4g}' if isinstance(value, float) else value}")
     for file in result.files:
-        print(f"Written: {visible(str(file))}")
+        say(f"Written: {file}")
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
-
-    from vestige.app.report.markup import visible
 
     console = Console()
     if not console.is_terminal:
