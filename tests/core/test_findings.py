@@ -96,3 +96,11 @@ def test_the_verdict_says_what_it_does_not_prove():
     assert combined.flagged
     assert combined.kinds == ("edit",)
     assert panel.verdict([Finding.not_applicable("a", "edit", "too small")]).level == "not examined"
+
+
+def test_no_shipped_threshold_flags_what_is_less_likely_than_not():
+    from vestige.core.calibration import load_calibrations
+    from vestige.core.panel import calibration_file
+
+    for slug, calibration in load_calibrations(calibration_file())[0].items():
+        assert calibration.threshold >= calibration.even() - 1e-3, slug

@@ -99,6 +99,19 @@ class Calibration:
             n_clean=self.n_clean,
         )
 
+    def even(self) -> float:
+        """The score at which the trace is as likely as not, among as many pictures with it as without.
+
+        >>> Calibration(7.0, 0.0, 100, 2.0, -3.0).even()
+        1.5
+        """
+        if self.slope <= 0:
+            return -math.inf if self.offset >= 0 else math.inf
+        bend = -self.offset / self.slope
+        if self.knee is None:
+            return bend
+        return -math.inf if bend <= 0 else self.knee + math.log(math.expm1(min(bend, 500.0)))
+
     def margin(self, score: float) -> float:
         """How far a score lies above the threshold, in log-odds; negative below it."""
         return float(self.log_odds(score) - self.log_odds(self.threshold))

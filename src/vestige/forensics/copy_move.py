@@ -118,8 +118,9 @@ class CopyMove:
             self.slug,
             self.kind,
             math.log10(1.0 + information),
-            "Two regions of the picture agree pixel by pixel after a shift, rotation, scaling or mirroring, more "
-            "closely than repeated objects do in photographs; one was probably copied from the other.",
+            "Two regions of the picture agree closely, down to their fine detail, after a shift, rotation, scaling or "
+            "mirroring, as where one was copied from the other; wallpaper, tiles, printed patterns and rows of like "
+            "products can agree as closely.",
             "No region was found that is a near-identical copy of another one.",
             evidence=evidence or ("no transform kept a connected area in agreement",),
             map=subject.upright(marked),

@@ -77,9 +77,9 @@ class JpegDQ:
             self.slug,
             "edit",
             float(np.log1p(strength)),
-            "One part of the picture went through an earlier JPEG compression and another part did not, as after "
-            "pasting, painting or retouching.",
-            "All parts of the picture show the same JPEG compression history.",
+            "The DCT coefficients of one part look as after an earlier JPEG compression and those of another part do "
+            "not, as after pasting, painting or retouching; smooth and clipped parts can look alike.",
+            "No part of the picture shows another JPEG compression history than the rest.",
             evidence=(
                 f"earlier compression that fits best: {quality}",
                 f"evidence for it: {primary.gain:.0f} nats",

@@ -137,7 +137,7 @@ class JpegGhosts:
             float(np.log1p(deviation)),
             f"A region answers recompression at about quality {quality} differently from the rest, as if it had "
             "another JPEG history.",
-            "All regions answer recompression alike.",
+            "No region answers recompression differently enough to stand out.",
             evidence=(
                 f"the largest deviation, at quality {quality}, is {deviation:.1f} standard deviations",
                 "a deviation can mean that the region, or only the rest, was saved at that quality before",

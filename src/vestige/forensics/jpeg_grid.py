@@ -195,7 +195,9 @@ class JpegGrid:
             self.slug,
             "edit",
             float(np.log1p(reading.local_evidence)),
-            "Part of the picture carries traces of a JPEG grid of its own, as after pasting from a compressed picture.",
+            "Part of the picture carries traces of a JPEG grid of its own, as after pasting from a compressed picture; "
+            "pictures set into a page or a collage carry them too, and texture that repeats every eight pixels can "
+            "imitate them.",
             "No region has a JPEG grid of its own.",
             evidence=tuple(evidence),
             map=subject.upright(map),
@@ -210,7 +212,7 @@ class JpegGrid:
 
 @dataclass(frozen=True)
 class JpegCrop:
-    """Finds a second JPEG grid under the whole picture: it was cropped after an earlier compression.
+    """Finds a second JPEG grid under the whole picture, as after cropping, turning or framing a compressed picture.
 
     The test is that of `JpegGrid` on all votes together; the phase must stand out in most parts of the picture. An
     earlier grid that starts at the corner shows compression without a crop and is left to `JpegDouble`.
@@ -234,7 +236,9 @@ class JpegCrop:
             self.slug,
             "history",
             float(np.log1p(reading.whole_evidence)) if cropped else 0.0,
-            "The picture was cropped or shifted after an earlier JPEG compression.",
+            "A second JPEG grid lies under most of the picture, out of place. Cropping after an earlier compression "
+            "leaves one, and so do turning or mirroring, a frame or a screenshot around a compressed picture, and frames "
+            "of a film.",
             "No earlier JPEG grid out of place lies under the whole picture.",
             evidence=(said,) if cropped else (),
             details={

@@ -117,7 +117,9 @@ def fit(
     edit = [s for s in slugs if SEEKS[s] == {"edit"}]
     curves = {s: kept[s] if s in kept else _curve(records, s) for s in slugs}
     combination, combined = _combine(records, {s: curves[s] for s in edit})
+    # What is less likely than not is no sign, however rare it is.
     limits = {s: _upper(_split(records, s)[1], OTHER_FALSE_POSITIVES) for s in slugs if s not in edit}
+    limits |= {s: max(edge, curves[s].even()) for s, edge in limits.items() if np.isfinite(curves[s].even())}
     limits |= _allocate(records, edit, combined, target, {s: c.threshold for s, c in kept.items()})
     combination["threshold"] = round(limits.pop("combined"), 4)
     innocent = np.array(["edit" not in r.case.present | r.case.possible for r in records])
