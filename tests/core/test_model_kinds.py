@@ -313,3 +313,15 @@ def test_scan_reports_the_answer(tmp_path):
     assert scan(written(tmp_path / "a.pkl", EVIL)).answer == "dangerous"
     assert scan_bytes(pickle.dumps(print)).answer == VOUCH
     assert scan_bytes(pickle.dumps([1.5, "x", {"a": (1, 2)}])).answer == "harmless"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_thread.start_new_thread", "jinja2.Template", "huggingface_hub.hf_hub_download", "test.support.run",
+        "tensorflow.python.framework.load_library.load_op_library", "unittest.main", "py_compile.main", "glob.glob",
+    ],
+)  # fmt: skip
+def test_modules_that_are_dangerous_as_a_whole(name):
+    module, _, last = name.rpartition(".")
+    assert scan_bytes(f"c{module}\n{last}\n.".encode()).dangerous == [name]

@@ -18,7 +18,9 @@ from vestige.core.safetensors_header import MAX_HEADER, read_header
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
 #: Data of tokenizers, which has no start of its own.
-_KNOWN_DATA = (".model", ".spm", ".bpe", ".tiktoken", ".vocab", ".arrow", ".msgpack.index")
+_KNOWN_DATA = (".model", ".spm", ".bpe", ".tiktoken", ".vocab", ".arrow", ".msgpack.index", ".onnx_data")
+#: Raw weights of TensorFlow beside a graph.
+_VARIABLES = re.compile(r"variables\.(index|data-\d{5}-of-\d{5})")
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion", "deepfloyd_if", "latent_diffusion", "pixart_alpha")
 _MAX_SETTINGS = 8 * 2**20
 #: Files that make a folder a model's.
@@ -133,7 +135,10 @@ def file_report(file: Path) -> PickleReport:
         elif found := _FETCHED.search(text):
             report.add_problem(f"{name} asks for a package from elsewhere ({printable(found[0].strip()[:60])})")
     elif (
-        kind not in (*IMAGE_FORMATS, *VIDEO_FORMATS, "PDF", "parquet") and not _text(head) and ending not in _KNOWN_DATA
+        kind not in (*IMAGE_FORMATS, *VIDEO_FORMATS, "PDF", "parquet")
+        and not _text(head)
+        and ending not in _KNOWN_DATA
+        and not _VARIABLES.fullmatch(file.name)
     ):
         report.add_problem(f"{name} is of no known kind and was not examined")
     return report

@@ -41,6 +41,8 @@ _DANGEROUS_ROOTS = frozenset(
             "winreg",
         ),
         *("winreg", "fabric", "paramiko", "pexpect", "invoke", "plumbum", "sh", "winapi", "testcapi"),
+        *("_frozen_importlib", "_frozen_importlib_external", "compileall", "py_compile", "test", "unittest", "glob"),
+        *("filecmp", "select", "selectors", "syslog"),
         *("pyrepl", "sitebuiltins", "bootsubprocess", "dummy_thread", "interpreters", "concurrent", "wsgiref"),
     }
 )
@@ -49,7 +51,7 @@ _DANGEROUS_PATHS = frozenset(
     {
         *("operator.attrgetter", "operator.methodcaller", "_operator.attrgetter", "_operator.methodcaller"),
         *("types.FunctionType", "types.CodeType", "types.MethodType", "types.LambdaType", "types.ModuleType"),
-        *("copyreg.add_extension", "codecs.open", "_codecs.register", "test.support", "unittest.mock"),
+        *("copyreg.add_extension", "codecs.open", "_codecs.register", "torch.compile"),
         *("logging.config", "logging.handlers", "logging.FileHandler", "uuid._popen", "uuid._get_command_stdout"),
         *("numpy.load", "numpy.save", "numpy.fromfile", "numpy.memmap", "numpy.testing", "numpy.f2py"),
         *("numpy.distutils", "numpy.lib.npyio", "numpy.ctypeslib", "pandas.read_pickle", "pandas.eval"),
@@ -113,7 +115,7 @@ _DANGEROUS_STEPS = frozenset(
 #: What functions are called that run their argument, start a program or read and write files.
 _DANGEROUS_NAMES = re.compile(
     r"_*(system|main|popen\w*|Popen|exec\w*|eval(_\w+|uate)?|compile|spawn\w*|fork|run(_\w+)?|check_(output|call)|open(_\w+)?"
-    r"|getoutput|getstatusoutput|import_\w+|load_(module|library|source)|read_output|read_(csv|table|pickle|json|html|xml"
+    r"|getoutput|getstatusoutput|import_\w+|load_(\w+_)?(module|library|source)|read_output|read_(csv|table|pickle|json|html|xml"
     r"|hdf|sql\w*|excel|fwf)|to_(csv|pickle|json)|sympify|parse_expr|parse_maxima|lambdify|(write|save)(_\w+)?"
     r"|unlink|remove|rmtree|rmdir|urlopen|urlretrieve|download\w*|(\w*[a-z0-9])?(File|FileHandler|FileWriter|SummaryWriter))"
 )
@@ -204,7 +206,9 @@ def classify(module: str, name: str) -> str:
         return "safe"
     parts = full.split(".")
     bare = [part.lstrip("_") or part for part in parts]
-    if bare[0] in _DANGEROUS_ROOTS or any(".".join(parts[:n]) in _DANGEROUS_PATHS for n in range(2, len(parts) + 1)):
+    if {parts[0], bare[0]} & _DANGEROUS_ROOTS or any(
+        ".".join(parts[:n]) in _DANGEROUS_PATHS for n in range(1, len(parts) + 1)
+    ):
         return "dangerous"
     # A dotted name walks attributes: "torch" + "serialization.os.system" reaches os through another module.
     # Modules that import os, sys and the like also hand them out as a plain attribute, often with underscores.
