@@ -47,6 +47,8 @@ def share(value: float) -> str:
     ('0.13%', '3.9%', '31%', '100%')
     """
     per_cent = 100 * value
+    if 0 < per_cent < 0.01:
+        return "<0.01%"
     digits = 0 if per_cent >= 10 else 1 if per_cent >= 1 else 2
     return f"{per_cent:.{digits}f}%"
 

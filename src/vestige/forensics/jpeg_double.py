@@ -86,8 +86,8 @@ class JpegDouble:
             "The DCT coefficients show an earlier JPEG compression with other settings; saving a picture again is "
             "enough to cause this."
             if coded
-            else "The DCT coefficients gather at multiples of the steps of a JPEG table, as they do where a picture was "
-            "a JPEG file before it was stored in this format; that is ordinary.",
+            else "The DCT coefficients gather at multiples of the steps of a JPEG table, as they do where a picture "
+            "was a JPEG file before it was stored in this format; that is ordinary.",
             "No earlier JPEG compression with other settings shows in the DCT coefficients."
             if coded
             else "The pixels show no trace of JPEG compression.",

@@ -237,8 +237,8 @@ class JpegCrop:
             "history",
             float(np.log1p(reading.whole_evidence)) if cropped else 0.0,
             "A second JPEG grid lies under most of the picture, out of place. Cropping after an earlier compression "
-            "leaves one, and so do turning or mirroring, a frame or a screenshot around a compressed picture, and frames "
-            "of a film.",
+            "leaves one, and so do turning or mirroring, a frame or a screenshot around a compressed picture, and "
+            "frames of a film.",
             "No earlier JPEG grid out of place lies under the whole picture.",
             evidence=(said,) if cropped else (),
             details={

@@ -84,7 +84,8 @@ class NoiseLevel:
             self.kind,
             relative[which],
             "One region has a noise level that its texture and brightness do not explain, as after local blurring, "
-            "denoising, added grain or pasting; shallow depth of field, deep shadow or an unusual material can look alike.",
+            "denoising, added grain or pasting; shallow depth of field, deep shadow or an unusual material can look "
+            "alike.",
             "No region has a noise level that stands out from the rest of the picture.",
             evidence=(
                 f"the most deviating region has finest detail {kind} than its texture predicts, by a factor of "

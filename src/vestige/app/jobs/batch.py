@@ -164,14 +164,15 @@ def _store(item: ReportItem, folder: Path, name: str) -> None:
 
 
 def load_item(folder: Path, name: str) -> ReportItem:
-    """Read a stored item back."""
+    """Read a stored item back; its maps are named as a report beside ``folder`` does."""
     value = read_json(folder / f"{name}.json")
     frames = value.get("clip", {}).get("frames", [])
     stems = [f"{name}.f{n}" for n in range(len(frames))]
     maps = [_load_maps(folder, stem, frame["findings"]) for stem, frame in zip(stems, frames)]
     found = Findings.from_dict(value, _load_maps(folder, name, value["findings"]), maps)
     previews = [decode((folder / f"{stem}.preview.jpg").read_bytes()).pixels for stem in (name, *stems)]
-    return ReportItem(found, previews[0], tuple(previews[1:]))
+    drawn = {f.examiner: f"{folder.name}/{name}.{f.examiner}.png" for f in found.findings if f.map is not None}
+    return ReportItem(found, previews[0], tuple(previews[1:]), drawn)
 
 
 def _load_maps(folder: Path, stem: str, findings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:

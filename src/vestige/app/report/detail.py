@@ -86,7 +86,9 @@ def detail(item: ReportItem, index: int, bounds: Bounds) -> Markup:
     shown = _with_maps(applying, bounds)
     keys = {id(f): n for n, f in enumerate(shown, 1)}
     framewise = {track.examiner for track in found.clip.tracks} if found.clip else set()
-    cards = [_card(f, index, keys.get(id(f)), f.examiner in framewise) for f in applying]
+    cards = [
+        _card(f, index, keys.get(id(f)), f.examiner in framewise, item.files.get(f.examiner, "")) for f in applying
+    ]
     return element(
         "article",
         _heading(found, index),
@@ -96,7 +98,14 @@ def detail(item: ReportItem, index: int, bounds: Bounds) -> Markup:
             "div",
             _shots(item, index, bounds)
             if found.clip
-            else _figure(item.preview, short_name(found.source), str(index), shown, bounds),
+            else _figure(
+                item.preview,
+                short_name(found.source),
+                str(index),
+                shown,
+                bounds,
+                left_out=any(f.map is not None for f in applying),
+            ),
             element(
                 "section",
                 element("h2", "What the examiners say", id=f"examiners-{index}"),
@@ -134,7 +143,14 @@ def _shots(item: ReportItem, index: int, bounds: Bounds) -> Markup:
                 "section",
                 element("h3", when, id=f"shot-{index}-{n}"),
                 element("p", " ".join(said) or "Nothing found in this frame.", class_="sought"),
-                _figure(preview, when, f"{index}-f{n}", _with_maps(findings, bounds), bounds),
+                _figure(
+                    preview,
+                    when,
+                    f"{index}-f{n}",
+                    _with_maps(findings, bounds),
+                    bounds,
+                    left_out=any(f.map is not None for f in findings),
+                ),
                 class_="shot",
                 aria_labelledby=f"shot-{index}-{n}",
             )
@@ -142,9 +158,32 @@ def _shots(item: ReportItem, index: int, bounds: Bounds) -> Markup:
     return element(
         "section",
         element("h2", "Frames that show most", id=f"shots-{index}"),
+        _strip(item, index) if len(shots) > 1 else None,
         *shots,
         class_="shots",
         aria_labelledby=f"shots-{index}",
+    )
+
+
+def _strip(item: ReportItem, index: int) -> Markup:
+    """The frames shown, small and side by side; each leads to its place."""
+    clip = item.findings.clip
+    assert clip is not None
+    return element(
+        "div",
+        *(
+            element(
+                "button",
+                element("img", src=picture_uri(preview, 128, quality=70)[0], alt=""),
+                element("span", clock(frame.time)),
+                type="button",
+                data_shot=f"shot-{index}-{n}",
+            )
+            for n, (frame, preview) in enumerate(zip(clip.frames, item.frames))
+        ),
+        class_="strip",
+        role="group",
+        aria_label="Frames shown",
     )
 
 
@@ -208,7 +247,13 @@ def _drawing(*shapes: Markup) -> Markup:
     return element("svg", *shapes, class_="track", viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true")
 
 
-def _figure(preview: np.ndarray, name: str, index: str, shown: list[Finding], bounds: Bounds) -> Markup:
+def _lens() -> Markup:
+    return element("label", element("input", type="checkbox", class_="lens-on"), "Magnifier")
+
+
+def _figure(
+    preview: np.ndarray, name: str, index: str, shown: list[Finding], bounds: Bounds, left_out: bool = False
+) -> Markup:
     uri, width, height = picture_uri(preview, bounds.preview)
     first = next((n for n, f in enumerate(shown, 1) if f.flagged or f.look), 0)
     overlays = [
@@ -234,7 +279,10 @@ def _figure(preview: np.ndarray, name: str, index: str, shown: list[Finding], bo
         element("div", frame, class_="stage"),
         _controls(index, shown, first)
         if shown
-        else element("figcaption", "No examiner drew a map of this picture.", class_="caption"),
+        else join(
+            element("figcaption", "No map is shown." if left_out else "No examiner drew a map.", class_="caption"),
+            element("div", _lens(), class_="tools"),
+        ),
         class_="viewer",
     )
 
@@ -252,7 +300,11 @@ def _controls(index: str, shown: list[Finding], first: int) -> Markup:
         )
         key = element("kbd", n, aria_hidden="true") if n < 10 else None
         sign = {"found": "●", "a place to look at": "◐"}.get(level)
-        mark = element("span", sign, class_="dot", role="img", aria_label=level) if sign else None
+        mark = (
+            element("span", sign, class_="dot" if level == "found" else "dot look", role="img", aria_label=level)
+            if sign
+            else None
+        )
         return element("label", radio, key, element("span", name, class_="name"), mark, class_="choice")
 
     captions = [f.map_caption or f.summary for f in shown]
@@ -287,6 +339,7 @@ def _controls(index: str, shown: list[Finding], first: int) -> Markup:
             ),
             element("label", element("input", type="checkbox", class_="grey", checked=True), "Grey picture"),
             element("label", element("input", type="checkbox", class_="wide"), "Large"),
+            _lens(),
             class_="tools",
         ),
         element(
@@ -297,7 +350,7 @@ def _controls(index: str, shown: list[Finding], first: int) -> Markup:
     )
 
 
-def _card(finding: Finding, index: int, key: int | None, clip: bool) -> Markup:
+def _card(finding: Finding, index: int, key: int | None, clip: bool, file: str) -> Markup:
     fact = finding.basis == "fact"
     facts = [
         ("Basis", "A fact read from the file") if fact else ("Probability", _odds(finding)),
@@ -331,9 +384,14 @@ def _card(finding: Finding, index: int, key: int | None, clip: bool) -> Markup:
         )
         if key
         else None,
-        element("p", "Its map is left out of this large report; examine the picture alone to see it.")
+        element(
+            "p",
+            "Its map is left out of this large report"
+            + ("." if file else "; examine the picture alone, or with --out, to see it."),
+        )
         if left_out
         else None,
+        element("p", element("a", "Map as a file", href=file, class_="file")) if file else None,
         _measurements(finding),
         class_=f"card {tone_of_finding(finding)}",
     )

@@ -28,7 +28,7 @@ from vestige.app.report.items import (
     counted,
     failure_of,
     group_of,
-    kind_labels,
+    in_short,
     percent,
     tally,
     urgency,
@@ -39,19 +39,32 @@ from vestige.core.runtime import versions
 
 _GUIDE = (
     (
-        "Verdict",
-        "What the examiners that apply say together. “No trace found” means that none of them found one, "
-        "not that the picture is authentic.",
+        "Levels",
+        "“Found”: a fact read from the file, or a sign at its threshold. “A place to look at”: unsure, such as a map "
+        "that sets one region apart, weak signs that come together, or a verdict that changes when the picture is "
+        "saved again. “Nothing found” means that no examiner that applies found anything, not that the picture is "
+        "authentic.",
+    ),
+    (
+        "Facts and signs",
+        "A fact stands in the file: data behind the picture, a record, a mark, signed credentials. It needs no "
+        "probability, and says nothing about edited pixels. A sign is a score, and is wrong at times.",
     ),
     (
         "Probability",
-        "Learnt on held-out pictures and stated for a collection in which one picture in ten carries the trace. "
-        "Where edits are more common the same evidence means more, where they are rare it means less.",
+        "That pixels were edited, learnt on held-out photographs and stated for a collection in which the given share "
+        "of pictures (--prior) was. Where edits are more common the same evidence means more, where rare, less.",
     ),
     (
-        "Error rate",
-        "How often a photograph that nobody touched reaches the examiner’s threshold. With many examiners "
-        "a single false alarm is likelier than each rate alone suggests.",
+        "False alarms",
+        "How many photographs that nobody touched reach the examiner’s threshold, with a 95% interval; where none did, "
+        "the rate lies below the bound given. Thresholds were chosen on these photographs: on others, and with many "
+        "examiners together, false alarms are more frequent.",
+    ),
+    (
+        "Sort of picture",
+        "Examiners and rates were made on photographs in daylight. Where a picture is something else (flat graphics, "
+        "a screenshot, dark, tiny, without colour), they do not apply, or say no more than “a place to look at”.",
     ),
     (
         "Maps",
@@ -249,7 +262,7 @@ def _row(found: Findings, thumb: Markup, index: int, rank: int) -> Markup:
                 class_="names",
             ),
             element("span", label(found), class_=f"pill {tone(found)}"),
-            element("span", ", ".join(kind_labels(found.verdict.kinds)), class_="kindlist"),
+            element("span", in_short(found.verdict), class_="kindlist"),
             element("span", percent(found.verdict.probability), element("small", " edit probability"), class_="odds")
             if known
             else element("span", "–", class_="odds", aria_hidden="true"),

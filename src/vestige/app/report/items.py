@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -46,12 +46,14 @@ _ACRONYMS = re.compile(r"\b(jpe?g|png|ela|cfa|prnu|exif|xmp|iptc|dct|dwt|fft|lsb
 class ReportItem:
     """One picture or clip of a report: its findings and a preview, uint8 H×W×3 upright sRGB at any size.
 
-    frames: previews of the frames kept in a clip's findings, in their order.
+    frames: previews of the frames kept in a clip's findings, in their order. files: of the maps on disk, by examiner,
+    as the report's own folder names them.
     """
 
     findings: Findings
     preview: np.ndarray
     frames: tuple[np.ndarray, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for preview in (self.preview, *self.frames):
@@ -189,6 +191,20 @@ def headline(verdict: Verdict) -> str:
         words += f": {named} ({basis})" if verdict.facts or verdict.signs else f": {named}"
     elif named:
         words += f": {named}?"
+    return words
+
+
+def in_short(verdict: Verdict) -> str:
+    """What was found, for a row of a folder's report.
+
+    >>> in_short(Verdict("found", 0.07, (), ("container",), facts=("A ZIP archive follows the picture.",)))
+    'File structure (fact)'
+    """
+    words = ", ".join(kind_labels(verdict.kinds))
+    if verdict.level == "found" and verdict.facts and not verdict.signs:
+        return f"{words} (fact)"
+    if verdict.level == "nothing found" and verdict.generation is not None and not verdict.generation.pixels:
+        return f"{words}; generation not judged" if words else "Generation not judged"
     return words
 
 

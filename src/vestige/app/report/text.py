@@ -21,7 +21,7 @@ from vestige.app.report.items import (
     false_alarms,
     group_of,
     headline,
-    kind_labels,
+    in_short,
     moments,
     odds,
     ordered,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["render_batch", "render_text", "to_json_report"]
 
-_STYLES = {"found": "bold red", "look": "bold yellow", "noted": "bold cyan", "clear": "bold green", "none": "bold"}
+_STYLES = {"found": "bold red", "look": "bold yellow", "noted": "bold cyan", "clear": "bold", "none": "bold"}
 _MARKS = {"found": "●", "a place to look at": "◐", "nothing found": "○", "does not apply": "–", "not examined": "–"}
 _ASCII = str.maketrans(
     {"●": "*", "◐": "?", "○": "o", "▮": "#", "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "·": "-", "•": "*"}
@@ -212,7 +212,7 @@ def render_batch(
                 out.text(f.source),
                 out.text(LABELS[verdict.level], style if verdict.kinds else ""),
                 out.text(percent(verdict.probability)),
-                out.text(", ".join(kind_labels(verdict.kinds))),
+                out.text(in_short(verdict)),
             )
         console.print(table)
     for group in map(group_of, groups):

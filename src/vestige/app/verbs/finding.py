@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,13 @@ def run(
     report = to_json_report([r.findings for r in results], failures, groups)
     if out is not None or html is not None:
         name = paths[0].name if len(paths) == 1 else f"{len(files)} files"
-        page = render_html(results, title=f"vestige report: {visible(name)}", failures=failures, groups=groups)
-        for target in filter(None, (html, out and out / "report.html")):
-            write_atomic(target, page)
+        title = f"vestige report: {visible(name)}"
+        if html is not None:
+            alone = [replace(item, files={}) for item in results]  # it stands alone, without the maps' files
+            write_atomic(html, render_html(alone, title=title, failures=failures, groups=groups))
+        if out is not None:
+            page = render_html(results, title=title, failures=failures, groups=groups)
+            write_atomic(out / "report.html", page)
     if out is not None:
         write_json(out / "report.json", report)
     if as_json:

@@ -2,7 +2,7 @@
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector, root = document) => root.querySelector(selector);
-  const kept = { opacity: "85", grey: true, wide: false };
+  const kept = { opacity: "85", grey: true, wide: false, lens: false };
 
   // Viewer: one map at a time over the picture.
   function choose(viewer, value) {
@@ -43,9 +43,51 @@
       frame.addEventListener("dragstart", (event) => event.preventDefault());
       show(viewer);
     }
+    for (const viewer of all(".viewer", root)) magnify(viewer);
+    for (const button of all(".strip button", root))
+      button.addEventListener("click", () =>
+        document.getElementById(button.dataset.shot).scrollIntoView({ block: "start" }));
     for (const jump of all(".jump", root))
       jump.addEventListener("click", () =>
         one(".stage", jump.closest(".picture")).scrollIntoView({ block: "nearest" }));
+  }
+
+  // Magnifier: picture and chosen map, enlarged under the pointer.
+  const ZOOM = 4;
+  function magnify(viewer) {
+    const frame = one(".frame", viewer);
+    const base = one(".base", frame);
+    const box = one(".lens-on", viewer);
+    if (!box) return;
+    box.checked = kept.lens;
+    const lens = document.createElement("div");
+    lens.className = "lens";
+    lens.hidden = true;
+    frame.append(lens);
+    box.addEventListener("change", () => (kept.lens = box.checked));
+    frame.addEventListener("pointermove", (event) => {
+      lens.hidden = !box.checked;
+      if (!box.checked) return;
+      const area = base.getBoundingClientRect();
+      const [x, y] = [event.clientX - area.left, event.clientY - area.top];
+      const map = frame.classList.contains("bare") ? null : one(".overlay:not([hidden])", frame);
+      const half = lens.clientWidth / 2;
+      lens.style.left = `${x}px`;
+      lens.style.top = `${y}px`;
+      lens.replaceChildren(
+        ...[base, map].filter(Boolean).map((layer) => {
+          const part = new Image();
+          part.src = layer.src;
+          part.style.opacity = layer.style.opacity;
+          part.style.width = `${area.width * ZOOM}px`;
+          part.style.height = `${area.height * ZOOM}px`;
+          part.style.left = `${half - x * ZOOM}px`;
+          part.style.top = `${half - y * ZOOM}px`;
+          return part;
+        }),
+      );
+    });
+    frame.addEventListener("pointerleave", () => (lens.hidden = true));
   }
 
   // Folder: a filtered list, and one picture at a time.
