@@ -21,7 +21,7 @@ from vestige.core.embedded_xmp import MAX_XMP, read_xmp
 from vestige.core.picture import ImageSubject
 from vestige.core.trailers import sef_entries
 
-__all__ = ["Embedded", "Text", "clean", "decode_text", "read_embedded"]
+__all__ = ["Embedded", "Text", "clean", "decode_text", "picture_layout", "read_embedded"]
 
 #: Blocks of one kind that are read, and bytes of them all together.
 MAX_BLOCKS, MAX_BLOCK_BYTES = 16, 32 * 2**20
@@ -44,13 +44,22 @@ class _Blocks:
             self.left -= len(block)
 
 
-def read_embedded(subject: ImageSubject, found: Layout | None = None) -> Embedded:
-    """Read every metadata block of a picture; damage is reported in ``problems``.
+def read_embedded(subject: ImageSubject) -> Embedded:
+    """Read every metadata block of a picture, once for all who ask; damage is reported in ``problems``.
 
     Raises only what `ImageSubject.format` raises for files that are no picture.
     """
+    return subject.shared("embedded", lambda: _read(subject))
+
+
+def picture_layout(subject: ImageSubject) -> Layout:
+    """The parts of a picture's file, walked once for all who ask; raises what `ImageSubject.format` raises."""
+    return subject.shared("layout", lambda: layout(subject.data, subject.format))
+
+
+def _read(subject: ImageSubject) -> Embedded:
     data, out, blocks = subject.data, Embedded(), _Blocks()
-    parts = found or layout(data, subject.format)
+    parts = picture_layout(subject)
     if subject.format == "JPEG":
         _read_jpeg(data, parts, out, blocks)
     elif subject.format == "PNG":

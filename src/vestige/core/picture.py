@@ -74,6 +74,11 @@ class ImageSubject:
         return self._header[0]
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as the file's header states them, before any turning."""
+        return self._header[1:3]
+
+    @property
     def info(self) -> dict[str, Any]:
         """Pillow's header information (text chunks, profiles, density), untrusted."""
         return self._header[3]

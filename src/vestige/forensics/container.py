@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vestige.core.containers import KNOWN_BOXES, Layout, layout
-from vestige.core.embedded import clean
+from vestige.core.containers import KNOWN_BOXES, Layout
+from vestige.core.embedded import clean, picture_layout
 from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
@@ -142,7 +142,7 @@ class Container:
         except VestigeError as error:
             return Finding.not_applicable(self.slug, "container", str(error))
         data = subject.data
-        parts = layout(data, format)
+        parts = picture_layout(subject)
         odd: list[str] = []
         benign: list[str] = []
         self._tail(data, parts, format, odd, benign)

@@ -114,18 +114,16 @@ class GeneratorTags:
             embedded = read_embedded(subject)
         except VestigeError as error:
             return Finding.not_applicable(self.slug, self.kind, str(error))
-        hidden: list[Text] = []
         try:
-            hidden = read_stealth(subject)
+            return self._finding(embedded, read_stealth(subject))
         except VestigeError:
-            embedded.say("the lowest bits were not read: the picture cannot be decoded whole")
-        return self._finding(embedded, hidden)
+            return self._finding(embedded, [], "the lowest bits were not read: the picture cannot be decoded whole")
 
     def find_clip(self, clip: VideoSubject) -> Finding:
         """The same for the file of a clip."""
         return self._finding(read_clip(clip.path, clip.format).embedded, [])
 
-    def _finding(self, embedded: Embedded, hidden: list[Text]) -> Finding:
+    def _finding(self, embedded: Embedded, hidden: list[Text], problem: str = "") -> Finding:
         tags: list[Tag] = []
         known = {t.where for t in hidden}
         for text, record in _unfold([*embedded.every_text(), *hidden]):
@@ -154,7 +152,8 @@ class GeneratorTags:
             when_flagged=" ".join(said),
             when_clear=f"The file says that it was {other[0]}; no image generator has signed it." if other else clear,
             flagged=bool(declared),
-            evidence=tuple(_evidence(t) for t in tags[:12]) + tuple(embedded.problems[:4]),
+            evidence=tuple(_evidence(t) for t in tags[:12])
+            + tuple([*embedded.problems[:4], *[problem] * bool(problem)]),
             details={
                 "generators": list(dict.fromkeys(t.generator for t in declared)),
                 "prompt": next((clean(t.prompt, 400) for t in declared if t.prompt), ""),

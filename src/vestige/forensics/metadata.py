@@ -12,7 +12,6 @@ from vestige.core.embedded import Embedded, clean, read_embedded
 from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
-from vestige.core.image_io import open_image
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject
 from vestige.forensics.source_types import source_type
@@ -127,7 +126,7 @@ class Metadata:
         """The history the file documents; the score counts the facts found."""
         try:
             embedded = read_embedded(subject)
-            size = open_image(subject.data, subject.source, subject.limits)[0].size  # the header is enough
+            size = subject.size
         except VestigeError as error:
             return Finding.not_applicable(self.slug, self.kind, str(error))
         return self._finding(embedded, size)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vestige.core.containers import layout
-from vestige.core.embedded import read_embedded
+from vestige.core.embedded import picture_layout, read_embedded
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.image_io import Limits, decode, orient
@@ -115,7 +114,7 @@ def _previews(subject: ImageSubject) -> list[tuple[str, bytes]]:
     """Encoded previews, each with where it stands: in metadata blocks, or behind the picture as some cameras do it."""
     found = list(read_embedded(subject).thumbnails)
     if subject.format == "JPEG":
-        pieces, _ = peel(subject.data, layout(subject.data, "JPEG"), "JPEG")
+        pieces, _ = peel(subject.data, picture_layout(subject), "JPEG")
         found += [("appended", subject.data[p.start : p.end]) for p in pieces if p.kind == "preview"]
     return found[:_MAX_PREVIEWS]
 
