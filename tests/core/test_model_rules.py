@@ -140,6 +140,10 @@ def test_gguf_is_read_to_its_end(judged):
         ("{{ (a ~ b).format(x) }}", VOUCH),
         ("{{ lipsum() }}{{ cycler('a') }}", VOUCH),
         ("{% include 'other' %}", VOUCH),
+        ("{{ x['_' ~ '_class_' ~ '_'] }}", VOUCH),
+        ("{% set k = '_' %}{{ x[k + k + y + k + k] }}", VOUCH),
+        ("{{ x['a' + y] }}", VOUCH),
+        ("{{ messages[loop.index0 - 1]['role'] }}{{ xs[i + 1] }}", HARMLESS),
         ("{{ x.popen('id') }}", VOUCH),
         ("{% for x in %}", VOUCH),
         ("{{ " + "(" * 5000, VOUCH),
@@ -182,6 +186,9 @@ def test_templates_do_nothing_but_format(judged, tmp_path, template, expected):
         (layer("Net"), VOUCH),
         (layer("Dense", registered_name="mine>Dense"), VOUCH),
         ({"class_name": "mine>Net", "config": {}}, VOUCH),
+        ({"class_name": "keras_mine>Dense", "config": {}}, VOUCH),
+        (layer("Dense", registered_name="keras_mine>Dense"), VOUCH),
+        ({"class_name": ["Lambda"], "config": {}}, VOUCH),
     ],
 )  # fmt: skip
 def test_keras_builds_known_objects_only(judged, part, expected):
@@ -225,6 +232,7 @@ def test_graphs_of_tensorflow(judged):
     assert judged("frozen.pb", graph_def(["Placeholder", "Conv2D"])) == HARMLESS
     assert judged("saved_model.pb", saved_model(["MatMul"], {"save": ["SaveV2"]})) == VOUCH
     assert judged("saved_model.pb", saved_model(["Unheard"])) == VOUCH
+    assert judged("saved_model.pb", saved_model(["InitializeTableFromTextFileV2"])) == VOUCH, "its own words"
     for name in ("ReadFile", "WriteFile", "PyFunc", "EagerPyFunc", "MatchingFiles"):
         assert judged("saved_model.pb", saved_model([name])) == DANGEROUS
         assert judged("saved_model.pb", saved_model(["MatMul"], {"f": [name]})) == DANGEROUS
@@ -308,6 +316,8 @@ def test_pmml(judged):
         ("hparams.yaml", "lr: 0.1\nbetas: !!python/tuple [0.9, 0.99]\n", HARMLESS),
         ("hparams.yaml", "x: !!python/object/apply:os.system ['true']\n", DANGEROUS),
         ("hparams.yaml", "model:\n  _target_: mine.Net\n", VOUCH),
+        ("hparams.yaml", "%TAG !p! tag:yaml.org,2002:python/\n---\nx: !p!object/apply:os.system ['true']\n", VOUCH),
+        ("hparams.yaml", "x: !!python%2Fobject/apply:os.system ['true']\n", VOUCH),
         ("hparams.yaml", "model:\n  _target_: subprocess.run\n", DANGEROUS),
         ("settings.json", '{"a": {"_target_": "os.system"}}', DANGEROUS),
         ("modules.json", '[{"type": "sentence_transformers.models.Transformer"}]', HARMLESS),

@@ -62,6 +62,9 @@ class _Walk:
             raise ValueError("it begins after other bytes")
         if self.address(base + 2 * self.wide) > self.source.size:
             raise ValueError("it is cut short")
+        more = self.address(base + self.wide if version > 1 else base + 3 * self.wide)
+        if not self.undefined(more):  # data in several files, or a second header
+            self.unknown("more than its first header")
         queue = [self.address(root)]
         while queue:
             at = queue.pop()

@@ -55,6 +55,8 @@ def check_table(table: Any, place: str, report: PickleReport) -> None:
         if isinstance(node.get("class_name"), str):
             built += 1
             _object(node, place, report)
+        elif "class_name" in node:
+            report.add_problem(f"{place} names a class that is no text")
         if node.get("function_type") in ("lambda", "raw") or node.get("output_shape_type") == "lambda":
             report.add_hazard(f"{place} holds a function that {_RUNS['__lambda__']}")
     if not built:
@@ -86,11 +88,11 @@ def _object(node: dict[str, Any], place: str, report: PickleReport) -> None:
             report.add_problem(f"{place} builds {shown}, from a module other than Keras")
     elif module and _REACHING.search(module) and not module.endswith("trainers.compile_utils"):
         report.add_hazard(f"{place} builds {shown}, which loads or fetches what the file names")
-    elif bare != name and not name.startswith("Keras>") and not name.startswith("keras"):
+    elif bare != name and name not in (f"Keras>{bare}", f"keras>{bare}"):
         report.add_problem(f"{place} builds {shown}, an object registered by code of its own")
     elif bare not in (_FUNCTIONS if function else _CLASSES):
         report.add_problem(f"{place} builds {shown}, which is not known to be harmless")
-    elif isinstance(registered, str) and registered not in (name, bare) and not registered.startswith("keras"):
+    elif isinstance(registered, str) and registered not in (name, bare, f"Keras>{bare}", f"keras>{bare}"):
         report.add_problem(f"{place} builds {printable(registered)[:120]}, an object registered by code of its own")
 
 

@@ -136,4 +136,6 @@ def check_yaml(text: str, place: str, report: PickleReport) -> None:
             "complex",
         ):
             report.add_problem(f"{place} has the YAML tag {printable(tag[:100])}, which is not known to be harmless")
+    if re.search(r"^%TAG|!\S*%[0-9a-fA-F]{2}", text, re.MULTILINE):
+        report.add_problem(f"{place} writes YAML tags in a way that hides them")
     check_targets(re.findall(r"_target_['\"]?\s*:\s*['\"]?([\w.]+)", text)[:1000], place, report)

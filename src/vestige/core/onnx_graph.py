@@ -79,11 +79,11 @@ def check(window: Window, place: str, report: PickleReport, folder: Path | None)
         raise ValueError("it holds no graph")
     if graph.unknown:
         report.add_problem(f"{place} has parts that ONNX does not know ({', '.join(sorted(graph.unknown)[:3])})")
-    for domain, name in sorted(graph.operators - graph.functions):
+    for domain, name in sorted(graph.operators):
         shown = printable(f"{domain}.{name}" if domain else name)
         if name in _RUNS or (domain.startswith("ai.onnx.contrib") and "Py" in name):
             report.add_hazard(f"{place} uses the operator {shown}, which runs code that the file names")
-        elif domain not in _DOMAINS or name not in known(_DOMAINS[domain]):
+        elif (domain, name) not in graph.functions and (domain not in _DOMAINS or name not in known(_DOMAINS[domain])):
             report.add_problem(f"{place} uses the operator {shown}, which is not known to be harmless")
     for location in sorted(graph.places):
         _external(location, place, report, folder)

@@ -18,6 +18,8 @@ from vestige.core.pickle_report import PickleReport
 MAX_TEMPLATE = 2**20
 _MAX_NODES = 200_000
 _DUNDER = re.compile(r"__\w+__|__(class|mro|globals|subclasses|builtins|import)|\bfunc_globals\b|\bgi_frame\b")
+#: A part of a name with underscores, which a template can put together.
+_PART = re.compile(r"_+[a-z]*|[a-z]*__")
 _STATEMENTS = known("jinja.statements")
 _FILTERS = known("jinja.filters")
 _FUNCTIONS = known("jinja.functions")
@@ -97,6 +99,10 @@ def _about(node: Any, kind: str, macros: set[str]) -> list[tuple[bool, str]]:
         found.append((True, name))
     if kind == "Const" and isinstance(node.value, str) and (dunder := _DUNDER.search(node.value)):
         found.append((True, dunder[0]))
+    elif kind == "Const" and isinstance(node.value, str) and _PART.fullmatch(node.value):
+        found.append((False, f"the text {node.value!r}, a part of such names"))
+    if kind == "Getitem" and _put_together(node.arg):
+        found.append((False, "a key that is put together"))
     if kind == "Filter":
         found += _filter(node)
     if kind == "Test" and node.name not in _TESTS:
@@ -104,6 +110,16 @@ def _about(node: Any, kind: str, macros: set[str]) -> list[tuple[bool, str]]:
     if kind == "Call":
         found += _call(node.node, macros)
     return found
+
+
+def _put_together(key: Any) -> bool:
+    """Whether a key is made of text by the template: ``x['a' ~ 'b']``."""
+    if type(key).__name__ in ("Concat", "Filter"):
+        return True
+    return type(key).__name__ in ("Add", "Mod", "Mul") and any(
+        type(side).__name__ in ("Add", "Concat", "Filter") or isinstance(getattr(side, "value", None), str)
+        for side in (key.left, key.right)
+    )
 
 
 def _filter(node: Any) -> list[tuple[bool, str]]:
