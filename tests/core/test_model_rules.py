@@ -25,10 +25,11 @@ from benchmarks.model_makers import (
     sequential,
 )
 
+from vestige.app.verbs import finding as verb
 from vestige.backdoor.pickle_scan import PickleScan
 from vestige.core.bounded import LimitReached, parse_json
 from vestige.core.checkpoint import ModelSubject
-from vestige.core.errors import UsageError, VestigeError
+from vestige.core.errors import OK, TRACE_FOUND, UNVOUCHED, UsageError, VestigeError
 from vestige.core.subjects import open_subject
 
 HARMLESS, DANGEROUS, VOUCH = "harmless", "dangerous", "cannot be vouched for"
@@ -383,3 +384,14 @@ def test_damaged_files_of_every_kind_are_never_harmless_by_a_crash(judged):
                 broken[at] = rng.integers(256)
             with contextlib.suppress(VestigeError):  # what is no model any more is refused in a sentence
                 assert judged(name, bytes(broken)) in (HARMLESS, DANGEROUS, VOUCH)
+
+
+@pytest.mark.parametrize(("operator", "code"), [("MatMul", OK), ("SaveV2", UNVOUCHED), ("ReadFile", TRACE_FOUND)])
+def test_a_folder_of_tensorflow_on_the_command_line(tmp_path, capsys, operator, code):
+    (tmp_path / "saved_model.pb").write_bytes(saved_model([operator]))
+    options = {
+        "out": None, "html": None, "keys": (), "only": (), "jobs": 1, "timeout": 9, "max_megapixels": 9.0,
+        "fresh": False, "verbose": False, "quiet": False,
+    }  # fmt: skip
+    assert verb.run([tmp_path], as_json=False, **options) == code
+    assert "saved_model.pb" in capsys.readouterr().out or code == OK

@@ -31,6 +31,7 @@ from vestige.core.files import write_atomic, write_json
 from vestige.core.findings import Finding
 from vestige.core.image_io import Limits
 from vestige.core.keys import load_key
+from vestige.core.model_files import is_model_folder
 from vestige.core.model_formats import foreign_format, is_compressed_model
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 from vestige.core.subjects import MODEL_FORMATS, MODEL_SUFFIXES
@@ -134,7 +135,7 @@ def are_models(paths: Sequence[Path]) -> bool:
 
 def _is_model(path: Path) -> bool:
     if path.is_dir():
-        return (path / "model_index.json").is_file() or (path / "config.json").is_file()
+        return is_model_folder(path)
     if not path.is_file():
         return False
     with path.open("rb") as file:
