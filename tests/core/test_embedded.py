@@ -228,3 +228,15 @@ def test_many_segments_are_read_in_bounds():
     assert len(found.xmp) <= 64
     assert len(found.problems) <= 40
     assert time.process_time() - start < 3
+
+
+def test_a_position_written_as_text_is_read():
+    values = [b"N\0", b"51,30\0\0\0", b"W\0", b"1,6\0"]
+    at, fields, tail = 26 + 2 + 12 * 4 + 4, b"", b""
+    for number, value in enumerate(values, 1):
+        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", at + len(tail))
+        tail += value if len(value) > 4 else b""
+        fields += struct.pack("<HHI", number, 2, len(value)) + place
+    head = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8825, 4, 1, 26, 0)
+    block = b"Exif\0\0" + head + struct.pack("<H", 4) + fields + bytes(4) + tail
+    assert read(segments(JPEG, block)).gps == (51.5, -1.1)

@@ -51,6 +51,11 @@ def huawei():
     return film() + text + f"LIVE_{len(film()) + 40}".ljust(20).encode()
 
 
+def insta360():
+    size = len(RANDOM) + 78
+    return RANDOM + bytes(38) + struct.pack("<I", size) + bytes(4) + b"8db42d694ccc418790edff439fe026bf"
+
+
 def vivo():
     return b'vivo{"model":"example","flags":[1,2]}' + bytes(12)
 
@@ -63,6 +68,7 @@ def known(data):
 TRAILERS = {
     "Canon": canon(), "Photo Mechanic": photo_mechanic(), "AFCP": afcp(len(JPEG)),
     "Samsung": sef((b"Image_UTC_Data", b"1"), (b"PhotoEditor_Re_Edit_Data", b"{}")), "Huawei": huawei(), "Vivo": vivo(),
+    "FotoStation": RANDOM + struct.pack(">HII", 1, 610, 0xA1B2C3D4), "Insta360": insta360(),
 }  # fmt: skip
 
 
@@ -78,7 +84,7 @@ def test_a_trailer_whose_lengths_add_up_is_named(vendor):
 def test_bytes_in_front_of_a_trailer_are_not_its_own(vendor):
     trailer = TRAILERS[vendor] if vendor != "AFCP" else afcp(len(JPEG) + 600)
     words, unknown = known(JPEG + RANDOM + trailer)
-    if vendor == "Huawei":  # its film must start where the picture ends
+    if vendor in ("Huawei", "Insta360"):  # these must start where the picture ends
         assert unknown == 600 + len(trailer)
     else:
         assert unknown == 600
@@ -93,7 +99,15 @@ def test_bytes_inside_a_trailer_do_not_pass(vendor):
 
 
 @pytest.mark.parametrize(
-    "forged", [b"SEFH" + bytes(20) + b"SEFT", b"\x00\x00\xff\xffcbipcbbl", b"vivo{", b"LIVE_600            "]
+    "forged",
+    [
+        b"SEFH" + bytes(20) + b"SEFT",
+        b"\x00\x00\xff\xffcbipcbbl",
+        b"vivo{",
+        b"LIVE_600            ",
+        b"vivo{}" + bytes(80),
+        b"8db42d694ccc418790edff439fe026bf",
+    ],
 )
 def test_a_mark_alone_covers_nothing(forged):
     assert known(JPEG + RANDOM * 30 + forged)[1] >= 18_000

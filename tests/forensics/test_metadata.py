@@ -212,3 +212,10 @@ def test_the_date_of_what_a_scan_shows_is_no_contradiction(created, fields, flag
     finding = find({0x9003: "2021:03:04 10:00:00", **fields}, xmp=xmp)
     assert finding.flagged == flagged
     assert any("dates the content" in e for e in finding.evidence) != flagged
+
+
+def test_a_date_before_digital_cameras_is_the_content_s():
+    fields = {0x9003: "1943:06:05 00:00:00", 0x0132: "2021:03:04 10:00:00"}
+    finding = find(fields, xmp=XMP.format(attributes='photoshop:DateCreated="2021-03-04"', body="").encode())
+    assert not finding.flagged
+    assert any("1943" in e for e in finding.evidence)

@@ -74,7 +74,8 @@ def _read(subject: ImageSubject) -> Embedded:
     else:
         for key in ("exif", "xmp"):
             blocks.add(key, _as_bytes(subject.info.get(key)))
-    for entry in sef_entries(data)[:MAX_BLOCKS]:
+    boxes = [part.end for part in parts.named("sefd")]  # where HEIF files keep what JPEG files have at their end
+    for entry in [e for end in (len(data), *boxes[:4]) for e in sef_entries(data, end)][:MAX_BLOCKS]:
         if data[entry.start : entry.start + 1] == b"{" and entry.end - entry.start <= MAX_TEXT:
             value = decode_text(data[entry.start : entry.end])
             out.texts.append(Text("Samsung trailer", clean(entry.name, 60), value))

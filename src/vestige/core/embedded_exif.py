@@ -110,6 +110,8 @@ def decode_comment(value: bytes, big: bool) -> str:
 
 def _angle(value: Any) -> float | None:
     """Degrees from up to three numbers; minutes and seconds that are missing or 0/0 count as nought."""
+    if isinstance(value, bytes):  # written as text
+        value = tuple(map(float, re.findall(rb"\d{1,9}(?:\.\d{1,9})?", value[:60])))
     if not isinstance(value, tuple) or not value or not math.isfinite(value[0]):
         return None
     parts = [v if math.isfinite(v) else 0.0 for v in value[:3]]

@@ -212,10 +212,26 @@ def _huawei(data: bytes, start: int, end: int) -> Piece | None:
     return Piece(film, end, f"the film of a live photo (Huawei or Honor, {end - film:,} bytes)", "film")
 
 
+def _fotostation(data: bytes, start: int, end: int) -> Piece | None:
+    """Records that end with a tag, their whole length and A1B2C3D4."""
+    if end - start < 10 or data[end - 4 : end] != b"\xa1\xb2\xc3\xd4":
+        return None
+    size = int.from_bytes(data[end - 8 : end - 4], "big")
+    return Piece(end - size, end, f"{size:,} bytes of FotoStation's records") if 10 <= size <= end - start else None
+
+
+def _insta360(data: bytes, start: int, end: int) -> Piece | None:
+    """A trailer whose last 78 bytes hold its length and end with a fixed text."""
+    if end - start < 78 or data[end - 32 : end] != b"8db42d694ccc418790edff439fe026bf":
+        return None
+    size = int.from_bytes(data[end - 40 : end - 36], "little")
+    return Piece(start, end, f"an Insta360 camera trailer of {size:,} bytes") if size == end - start else None
+
+
 def _vivo(data: bytes, start: int, end: int) -> Piece | None:
     """ "vivo" and a JSON object, then at most a checksum's worth of bytes."""
     at = data.rfind(b"vivo{", start, end)
-    if at < 0 or end - at > 1 << 20:
+    if at < 0 or end - at > 8192:
         return None
     try:
         _, stop = json.JSONDecoder().raw_decode(data[at + 4 : end].decode("latin-1"))
@@ -228,7 +244,7 @@ def _vivo(data: bytes, start: int, end: int) -> Piece | None:
 
 #: Trailers known by what stands at the end.
 _FROM_END: tuple[Callable[[bytes, int, int], Piece | None], ...] = (
-    _canon, _photo_mechanic, _afcp, _samsung, _huawei, _vivo,
+    _canon, _photo_mechanic, _afcp, _samsung, _huawei, _fotostation, _insta360, _vivo,
 )  # fmt: skip
 
 

@@ -217,9 +217,12 @@ class Metadata:
                 "receiver starts again after 1,024 weeks, and old receivers do not notice"
             )
             del known["GPS clock"]
+        for name in [k for k, d in known.items() if d.year < _DIGITAL]:
+            notes.append(f"{name} dates the picture to {known[name].date()}: an old photograph, or a clock never set")
+            del known[name]
         for name, date, exact in _content_dates(embedded):
             if not known:
-                known[name] = date
+                known |= {} if date.year < _DIGITAL else {name: date}
             elif min(known.values()) - date > slack and (not exact or _digitised(embedded) or date.year < _DIGITAL):
                 notes.append(f"{name} dates the content to {date.date()}, before the file was made: a scan or a copy")
             else:
