@@ -88,8 +88,8 @@ def test_one_picture_says_everything() -> None:
         "jpeg_ghost looks for signs that part of the picture was changed.",
         "fits quality 71; the rest",
         "0.83 (threshold 0.52)",
-        "About 0.50% of untouched photographs reach the threshold.",
-        "About 1.0% of untouched photographs reach the threshold.",
+        "About 0.50% of photographs without the trace reach the threshold.",
+        "About 1.0% of photographs without the trace reach the threshold.",
         "A fact read from the file",
         "2 examiners do not apply to this picture",
         "the picture was scaled down, which removes the pattern.",
@@ -256,7 +256,7 @@ def test_words_for_numbers() -> None:
     assert [percent(p) for p in (0.004, 0.5, 0.995, float("nan"))] == ["<1%", "50%", ">99%", "–"]
     assert number(-0.41239) == "−0.4124"
     never = dataclasses.replace(findings()["jpeg_ghost"], false_positive_rate=0.0, n_clean=2300)
-    assert error_rate(never) == "0 of 2,300 untouched photographs reach the threshold: below 0.13%."
+    assert error_rate(never) == "0 of 2,300 photographs without the trace reach the threshold: below 0.13%."
     assert false_alarms(never) == "<0.13%"
     assert examiner_name("find_odd-jpeg") == "Find odd JPEG"
     assert tone_of(True, ["mark", "provenance"]) == "noted"

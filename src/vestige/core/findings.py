@@ -56,7 +56,7 @@ class Finding:
     flagged: the score reached the threshold (or a fact was read from the file).
     look: the score stays below the threshold, and yet there is a place that is worth a look.
     probability: calibrated probability that the trace is present, None where the examiner reads a fact.
-    false_positive_rate: share of ``n_clean`` held-out untouched photographs at or above the threshold; n_clean is None
+    false_positive_rate: share of ``n_clean`` held-out photographs without the trace at or above it; n_clean is None
     where nobody counted.
     focus: how clearly the map sets one place apart, None where that was not measured.
     map: float32 h×w in [0, 1] covering the whole picture at any resolution, in display orientation.

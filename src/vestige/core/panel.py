@@ -188,10 +188,10 @@ class Panel:
 
 
 def _not_graphics(domain: Domain) -> str:
-    flat, covered = (domain.measured.get(k, 0.0) for k in ("flat", "covered_by_64_colours"))
+    flat, covered = (domain.measured.get(k, 0.0) for k in ("flat", "covered_by_few_colours"))
     return (
-        f"it was made for photographs, and this is flat graphics ({flat:.0%} of the picture equals its neighbours, "
-        f"64 colours cover {covered:.0%} of it)."
+        f"it was made for photographs, and this is as flat as graphics ({flat:.0%} of the samples equal their "
+        f"neighbours, a few colours cover {covered:.0%})."
     )
 
 

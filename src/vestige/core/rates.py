@@ -70,17 +70,18 @@ def rate_words(rate: float | None, trials: int | None = None) -> str:
     """A false-alarm rate in a sentence, with its bound or interval; empty where nobody counted.
 
     >>> rate_words(0.0, 2310)
-    '0 of 2,310 untouched photographs reach the threshold: below 0.13%.'
+    '0 of 2,310 photographs without the trace reach the threshold: below 0.13%.'
     >>> rate_words(0.00388, 2321)
-    '9 of 2,321 untouched photographs reach the threshold: 0.39% (0.18% to 0.73%).'
+    '9 of 2,321 photographs without the trace reach the threshold: 0.39% (0.18% to 0.73%).'
     """
     if rate is None or not math.isfinite(rate) or (rate <= 0 and not trials):
         return ""
-    reach = "reach the threshold"
     if not trials:
-        return f"About {share(rate)} of untouched photographs {reach}."
+        return f"About {share(rate)} of photographs without the trace reach the threshold."
     hits = round(rate * trials)
     if hits <= 0:
-        return f"0 of {trials:,} untouched photographs {reach}: below {share(upper_bound(0, trials))}."
+        return (
+            f"0 of {trials:,} photographs without the trace reach the threshold: below {share(upper_bound(0, trials))}."
+        )
     low, high = interval(hits, trials)
-    return f"{hits:,} of {trials:,} untouched photographs {reach}: {share(rate)} ({share(low)} to {share(high)})."
+    return f"{hits:,} of {trials:,} photographs without the trace reach the threshold: {share(rate)} ({share(low)} to {share(high)})."

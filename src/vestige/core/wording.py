@@ -106,8 +106,8 @@ def generation_of(findings: Sequence[Finding]) -> Generation:
             else "No examiner of this panel judges pixels for generation"
         )
         sentence = (
-            f"{why}: only what the file says of itself was read ({', '.join(records)}), and most generated pictures "
-            "say nothing."
+            f"{why}: only records and marks that tell of it were looked for ({', '.join(records)}), and most generated "
+            "pictures have none."
         )
     else:
         sentence = "Whether it was generated was not looked for."
