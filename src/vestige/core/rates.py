@@ -76,12 +76,11 @@ def rate_words(rate: float | None, trials: int | None = None) -> str:
     """
     if rate is None or not math.isfinite(rate) or (rate <= 0 and not trials):
         return ""
+    who = "photographs without the trace reach the threshold"
     if not trials:
-        return f"About {share(rate)} of photographs without the trace reach the threshold."
+        return f"About {share(rate)} of {who}."
     hits = round(rate * trials)
     if hits <= 0:
-        return (
-            f"0 of {trials:,} photographs without the trace reach the threshold: below {share(upper_bound(0, trials))}."
-        )
+        return f"0 of {trials:,} {who}: below {share(upper_bound(0, trials))}."
     low, high = interval(hits, trials)
-    return f"{hits:,} of {trials:,} photographs without the trace reach the threshold: {share(rate)} ({share(low)} to {share(high)})."
+    return f"{hits:,} of {trials:,} {who}: {share(rate)} ({share(low)} to {share(high)})."
