@@ -10,7 +10,7 @@ import pytest
 from vestige.core.image_io import encode
 from vestige.core.roles import Finder
 from vestige.core.subjects import ImageSubject
-from vestige.forensics.provenance import ContentCredentials
+from vestige.forensics.provenance import ContentCredentials, _declares
 
 pytest.importorskip("c2pa")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -153,6 +153,15 @@ def test_source_types_in_an_action_s_parameters_count(identity):
     assert finding.flagged
     assert finding.details["declares_generated"]
     assert finding.details["actions"][0]["source_type"] == "trainedAlgorithmicMedia"
+
+
+def test_what_is_declared_of_a_step_is_not_said_of_the_picture():
+    term = "trainedAlgorithmicMedia"
+    made, changed = ({"action": f"c2pa.{a}", "source_type": term} for a in ("created", "edited"))
+    assert _declares([changed, made], []) == "the picture as created by a generative model"
+    assert _declares([changed], []).startswith("a step (edited) with material")
+    assert _declares([], [{"source_type": term}]).startswith("that what it was made from")
+    assert _declares([], []) == ""
 
 
 def test_the_terms_of_c2pa_itself_are_known(identity):

@@ -186,7 +186,7 @@ class ContentCredentials:
             "declares_generated": bool(generated or inherited),
             "manifests": len(manifests),
         }
-        declared = SOURCE_TYPES[(generated or inherited)[0]["source_type"]] if generated or inherited else ""
+        declared = _declares(generated, inherited)
         return self._finding(state, tuple(evidence), details, declared, signer)
 
     def _finding(
@@ -194,7 +194,7 @@ class ContentCredentials:
     ) -> Finding:
         words = _WORDS[state].format(signer=signer or "unnamed")
         if declared:
-            words += f" They declare the picture as {declared}."
+            words += f" They declare {declared}."
         flagged = bool(declared) or state in ("tampered", "invalid", "unreadable", "misplaced")
         details = {"state": state, "declares_generated": False} | details
         return Finding(self.slug, self.kind, float(flagged), words, words, flagged, evidence=evidence, details=details)
@@ -238,6 +238,23 @@ def _actions(manifest: dict[str, Any]) -> list[dict[str, str]]:
                 }
             )
     return found
+
+
+#: Actions that bring a picture into being; every other one changes what there was.
+_BEGINNINGS = ("", "c2pa.created", "c2pa.opened")
+
+
+def _declares(generated: list[dict[str, str]], inherited: list[dict[str, str]]) -> str:
+    """What the credentials declare about a generative model, to complete "They declare ..."; "" where nothing."""
+    first = next((s for s in generated if s.get("action", "") in _BEGINNINGS), None)
+    if first is not None:
+        return f"the picture as {SOURCE_TYPES[first['source_type']]}"
+    if generated:
+        action = clean(generated[0]["action"].removeprefix("c2pa."), 30)
+        return f"a step ({action}) with material that was {SOURCE_TYPES[generated[0]['source_type']]}"
+    if inherited:
+        return f"that what it was made from was {SOURCE_TYPES[inherited[0]['source_type']]}"
+    return ""
 
 
 def _stated_types(manifest: dict[str, Any]) -> list[str]:
