@@ -294,3 +294,31 @@ def test_colours_meet_contrast_aa() -> None:
         for front, back in pairs:
             a, b = sorted((luminance(colour[front]), luminance(colour[back])))
             assert (b + 0.05) / (a + 0.05) >= 4.5, (front, back)
+
+
+def test_a_map_left_out_is_not_called_no_map() -> None:
+    from vestige.app.report.detail import Bounds, detail
+
+    left_out = str(detail(ReportItem(clear(), photo(30, 40)), 1, Bounds(clear_maps=False)))
+    assert "No examiner drew a map" not in left_out
+    assert "Its map is left out of this large report" in left_out
+    bare = dataclasses.replace(clear(), findings=tuple(dataclasses.replace(f, map=None) for f in clear().findings))
+    assert "No examiner drew a map." in str(detail(ReportItem(bare, photo(30, 40)), 1, Bounds()))
+
+
+def test_maps_on_disk_are_linked_where_there_are_some() -> None:
+    drawn = {"jpeg_ghost": "items/0123.jpeg_ghost.png"}
+    page = Page(render_html([ReportItem(findings(), photo(30, 40), (), drawn)], title="x"))
+    assert [a["href"] for a in page.all("a", "file")] == ["items/0123.jpeg_ghost.png"]
+    assert not single().all("a", "file")
+
+
+def test_a_place_to_look_at_has_words_and_a_colour_of_its_own() -> None:
+    found = findings()
+    unsure = dataclasses.replace(found.findings[0], flagged=False, look=True, when_look="Look at the quay.")
+    verdict = Verdict("a place to look at", 0.2, ("Place to look at: Look at the quay.",), ("edit",), prior=0.25)
+    page = single(dataclasses.replace(found, findings=(unsure,), verdict=verdict))
+    for words in ("A place to look at: edited pixels?", "Look at the quay.", "if 25% of such pictures are (--prior)"):
+        assert words in page.text
+    assert "What would change this" in page.text
+    assert page.all("article", "look")

@@ -17,7 +17,7 @@ from vestige.core import catalogue
 from vestige.core.calibration import PRIOR, Calibration, load_calibrations, log_odds, sigmoid, with_prior
 from vestige.core.domain import GRAPHICS, domain_of
 from vestige.core.errors import InputError, UsageError
-from vestige.core.findings import Domain, Finding, Findings, Stability, Verdict
+from vestige.core.findings import NEUTRAL, Domain, Finding, Findings, Stability, Verdict
 from vestige.core.keys import PUBLIC_KEY
 from vestige.core.stability import NEAR, versions
 from vestige.core.wording import verdict_of
@@ -197,7 +197,7 @@ def _not_graphics(domain: Domain) -> str:
 
 def _lowered(finding: Finding, domain: Domain) -> Finding:
     """A sign in a picture that is no ordinary photograph is a place to look at."""
-    if not domain.names or not finding.flagged or finding.basis != "sign":
+    if not domain.names or not finding.flagged or finding.basis != "sign" or finding.kind in NEUTRAL:
         return finding
     said = f"{finding.when_flagged} The picture is outside what its error rate was measured on ({domain.names[0]})."
     return dataclasses.replace(finding, flagged=False, look=True, when_look=f"Unsure: {said}")
