@@ -148,3 +148,28 @@ def test_a_verdict_near_its_threshold_is_tried_again(first, later, fast, calls, 
     verdict = panel.examine(ImageSubject(encode(PHOTO, "PNG"))).verdict
     assert (examiner.calls, verdict.level) == (calls, level)
     assert words in " ".join(verdict.sentences)
+
+
+def test_a_detector_of_generated_pictures_joins_only_with_rates_that_support_it():
+    from vestige.core.calibration import Population, load_populations
+    from vestige.core.panel import calibration_file, default_panel
+
+    good = {"photograph": (1, 400), "painting or scan": (0, 150)}
+    assert Population(good, (180, 300)).joins
+    assert not Population(good, (150, 300)).joins  # half of them may have been luck
+    assert not Population({**good, "product picture": (0, 40)}, (290, 300)).joins  # too few to know
+    assert not Population({}, (290, 300)).joins
+    shipped = load_populations(calibration_file())
+    panel = {finder.slug for finder in default_panel().finders}
+    assert {slug for slug, population in shipped.items() if population.joins} == panel & set(shipped)
+
+
+def test_an_examiner_of_generated_pictures_tells_how_it_did():
+    from vestige.core.calibration import Population
+
+    panel = dataclasses.replace(PANEL, populations={"net": Population({"photograph": (2, 186)}, (6, 268))})
+    told = panel.calibrate(Finding("net", "generated", 1.0, "", "", threshold=2.0)).evidence
+    assert told == (
+        "of published real pictures it flags 2 of 186 (photograph)",
+        "of published generated pictures it finds 6 of 268 (0.83% to 4.8%)",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,13 @@ import numpy as np
 
 from vestige.core.files import read_json
 from vestige.core.findings import Finding
+from vestige.core.rates import interval, share, upper_bound
 
 #: Share of pictures assumed to carry the trace an examiner seeks, where nobody says otherwise (``find --prior``).
 #: Calibration itself sees as many with as without.
 PRIOR = 0.1
+#: What an examiner of generated pictures has to find, and how often it may be wrong, to join the default panel.
+_FINDS, _WRONG = 0.5, 0.05
 
 
 def log_odds(probability: float) -> float:
@@ -115,6 +119,50 @@ class Calibration:
     def margin(self, score: float) -> float:
         """How far a score lies above the threshold, in log-odds; negative below it."""
         return float(self.log_odds(score) - self.log_odds(self.threshold))
+
+
+@dataclass(frozen=True)
+class Population:
+    """How an examiner of generated pictures did on published pictures: counts (flagged, examined).
+
+    real: by kind of real picture. generated: of the generated ones.
+    """
+
+    real: Mapping[str, tuple[int, int]]
+    generated: tuple[int, int]
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is good enough for the default panel.
+
+        With 95 % confidence it finds half, and flags no more than one of twenty of any kind of real picture.
+        """
+        found = interval(*self.generated)[0]
+        return found >= _FINDS and bool(self.real) and all(upper_bound(*c) <= _WRONG for c in self.real.values())
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What a reader should know of it, in sentences.
+
+        >>> Population({"photograph": (2, 186)}, (6, 268)).words[0]
+        'of published real pictures it flags 2 of 186 (photograph)'
+        """
+        wrong = ", ".join(f"{hits} of {count:,} ({kind})" for kind, (hits, count) in self.real.items())
+        hits, count = self.generated
+        low, high = interval(hits, count)
+        return (
+            f"of published real pictures it flags {wrong}",
+            f"of published generated pictures it finds {hits} of {count:,} ({share(low)} to {share(high)})",
+        )
+
+
+def load_populations(path: Path) -> dict[str, Population]:
+    """How examiners of generated pictures did, by examiner; empty where nobody measured."""
+    content = read_json(path).get("generated", {}) if path.is_file() else {}
+    return {
+        slug: Population({k: (v[0], v[1]) for k, v in found["real"].items()}, tuple(found["generated"]))
+        for slug, found in content.items()
+    }
 
 
 @cache

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from vestige.core import catalogue
-from vestige.core.calibration import PRIOR, Calibration, load_calibrations, log_odds, sigmoid, with_prior
+from vestige.core.calibration import (
+    PRIOR,
+    Calibration,
+    Population,
+    load_calibrations,
+    load_populations,
+    log_odds,
+    sigmoid,
+    with_prior,
+)
 from vestige.core.domain import GRAPHICS, domain_of
 from vestige.core.errors import InputError, UsageError
 from vestige.core.findings import NEUTRAL, Domain, Finding, Findings, Stability, Verdict
@@ -43,7 +52,8 @@ class Panel:
     Statistical examiners return raw scores; their flags, probabilities and false-positive rates come from
     ``calibrations``. Examiners that read facts flag by themselves. prior: share of pictures that carry the trace
     sought, for every probability stated; levels do not depend on it. fast: leave out the check whether a verdict near
-    its threshold stays when the picture is saved again or scaled.
+    its threshold stays when the picture is saved again or scaled. populations: how examiners of generated pictures
+    did on published pictures, told with their findings.
     """
 
     finders: Sequence[Finder] = ()
@@ -51,6 +61,7 @@ class Panel:
     combination: dict[str, Any] = field(default_factory=dict)
     prior: float = PRIOR
     fast: bool = False
+    populations: dict[str, Population] = field(default_factory=dict)
     slug: ClassVar[str] = "panel"
 
     def __post_init__(self) -> None:
@@ -89,6 +100,9 @@ class Panel:
 
     def calibrate(self, finding: Finding) -> Finding:
         """The finding with flag, rates and the probability for this panel's prior."""
+        if finding.applies and finding.examiner in self.populations:
+            told = (*finding.evidence, *self.populations[finding.examiner].words)
+            finding = dataclasses.replace(finding, evidence=told)
         known = self.calibrations.get(finding.examiner)
         if known is not None:
             return known.apply(finding, self.prior)
@@ -206,7 +220,8 @@ def _lowered(finding: Finding, domain: Domain) -> Finding:
 def default_panel(
     keys: Sequence[bytes] = (), only: Sequence[str] = (), model: str = "", prior: float = PRIOR, fast: bool = False
 ) -> Panel:
-    """The panel of every catalogue entry marked ``panel``.
+    """The panel of every catalogue entry marked ``panel``, and of examiners of generated pictures whose measured rates
+    are good enough (`Population.joins`).
 
     keys: watermark keys to try besides the public one. only: slugs of the examiners to use instead, which may be any
     built finder of the catalogue that examines pictures; "panel" among them stands for the default panel. model: the
@@ -214,7 +229,8 @@ def default_panel(
     one that takes no weights, and InputError when a named examiner's network is not there.
     """
     built = [s for s in catalogue.systems() if "find" in s.roles and s.subject == "image" and s.target is not None]
-    entries = [s for s in built if s.panel]
+    populations = load_populations(calibration_file())
+    entries = [s for s in built if s.panel or (s.slug in populations and populations[s.slug].joins)]
     if only:
         by_slug = {s.slug: s for s in built}
         unknown = [slug for slug in only if slug not in by_slug and slug != Panel.slug]
@@ -237,7 +253,7 @@ def default_panel(
             raise InputError(f"{entry.slug} has no network yet; 'vestige learn {trained}' trains it, --model names it.")
     path = calibration_file()
     calibrations, combination = load_calibrations(path) if path.is_file() else ({}, {})
-    return Panel(finders, calibrations, combination, prior, fast)
+    return Panel(finders, calibrations, combination, prior, fast, populations)
 
 
 def _with_weights(slug: str, cls: type, model: str) -> Finder:

@@ -286,9 +286,9 @@ def fit_panel(
     unknown = [slug for slug in only if slug not in known]
     if unknown:
         raise UsageError(f"{unknown[0]!r} is not calibrated; choose from {', '.join(known)}.")
-    before, kept = {}, {}
+    before: dict[str, Any] = read_json(target) if target.is_file() else {}
+    kept = {}
     if only:
-        before = read_json(target)
         kept = {k: Calibration(**v) for k, v in before["examiners"].items() if k not in only}
     if not root.is_dir():
         raise InputError(f"{root} is no folder; give the one that holds photos/ or scenery/.")
@@ -303,6 +303,7 @@ def fit_panel(
     content = fit(records, kept=kept)
     about = {"photographs": len(photos), "cases": len(records), "seed": seed, "half": "validation"}
     content["about"] = {**before.get("about", {}), **dict.fromkeys(only, about)} if only else about
+    content["generated"] = before.get("generated", {})  # measured on other pictures, and not anew here
     write_json(target, content)
     panel = panel_of(content)
     verdicts = [(r, judge(r, panel)[1]) for r in records]
