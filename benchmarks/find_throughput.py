@@ -47,10 +47,11 @@ def large_picture(path: Path) -> None:
 
 def examine_one(path: str) -> None:
     """Child process: examine one file and print seconds and peak memory."""
-    from vestige.app.jobs.batch import examine_file
+    from vestige.app.jobs.examine import examine
+    from vestige.core.intake import Entry
 
     start = time.perf_counter()
-    item = examine_file(Path(path), FindOptions(timeout=0))
+    (item,) = examine(Entry(Path(path), "picture"), FindOptions(timeout=0)).parts
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     failed = [f.examiner for f in item.findings.findings if "error" in f.details]

@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 #: Public names and the modules they live in; imported on first use, so that ``import vestige`` is instant.
 _API = {
     "find": "vestige.app.api",
+    "find_all": "vestige.app.api",
     "mark": "vestige.app.api",
     "read": "vestige.app.api",
     "erase": "vestige.app.api",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from vestige.app.api import attack as attack
     from vestige.app.api import erase as erase
     from vestige.app.api import find as find
+    from vestige.app.api import find_all as find_all
     from vestige.app.api import load_image as load_image
     from vestige.app.api import make as make
     from vestige.app.api import mark as mark

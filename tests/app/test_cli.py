@@ -130,8 +130,8 @@ def test_find_writes_reports_and_says_what_it_found(run, tmp_path, photo_file):
     image.save(tagged, pnginfo=info)
     code, out, _ = run("find", tagged, "--json")
     assert code == 0
-    report = json.loads(out)
-    assert "generated" in report["verdict"]["kinds"]
+    report = json.loads(out)["items"][0]
+    assert "generated" in report["parts"][0]["verdict"]["kinds"]
     assert run("find", tagged, "--exit-code", "--quiet")[0] == 6
     page = tmp_path / "r.html"
     assert run("find", tagged, "--html", page, "-q")[0] == 0

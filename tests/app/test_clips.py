@@ -18,10 +18,11 @@ from rich.console import Console
 import vestige
 from tests.core.test_video import write
 from vestige.app.cli import main
-from vestige.app.jobs.batch import Batch, FindOptions, collect, load_item
+from vestige.app.jobs.batch import Batch, FindOptions, Outcome, Shown, collect
+from vestige.app.jobs.store import load
 from vestige.app.report.html import render_html
 from vestige.app.report.items import ReportItem
-from vestige.app.report.json_report import schema, to_json_report, to_json_single
+from vestige.app.report.json_report import schema, to_json_report
 from vestige.app.report.text import render_batch, render_text
 from vestige.core.image_io import encode
 
@@ -51,13 +52,16 @@ OPTIONS = FindOptions(only=("copy_move", "container"), every=0.2)
 
 
 @pytest.fixture(scope="module")
-def done(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReportItem], list[dict[str, str]]]:
-    return Batch(tmp_path_factory.mktemp("run"), OPTIONS).run(collect([folder]))
+def done(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[ReportItem], list[dict[str, str]], Outcome]:
+    outcome = Batch(tmp_path_factory.mktemp("run"), OPTIONS).run(collect([folder]))
+    return list(Shown(outcome)), outcome.failures, outcome
 
 
 def test_folders_mix_pictures_and_clips(folder: Path, done: Any) -> None:
     assert [p.name for p in collect([folder])] == ["a.avi", "b.gif", "c.png", "d.mp4"]
-    items, failures = done
+    items, failures, _ = done
     film, animation, picture = (i.findings for i in items)
     assert [f["source"] for f in failures] == [str(folder / "d.mp4")]
     assert "not a clip" in failures[0]["error"]
@@ -75,26 +79,26 @@ def test_folders_mix_pictures_and_clips(folder: Path, done: Any) -> None:
 def test_clips_resume_like_pictures(folder: Path, tmp_path: Path) -> None:
     files = collect([folder])
     batch = Batch(tmp_path / "run", OPTIONS)
-    first, _ = batch.run(files)
+    first = list(Shown(batch.run(files)))
     stamps = {p: p.stat().st_mtime_ns for p in batch.items.iterdir()}
-    second, failures = batch.run(files)
+    outcome = batch.run(files)
+    second, failures = list(Shown(outcome)), outcome.failures
     assert {p: p.stat().st_mtime_ns for p in batch.items.iterdir()} == stamps
     assert [i.findings.to_dict() for i in second] == [i.findings.to_dict() for i in first]
     assert len(failures) == 1
     assert render_html(first, title="t") == render_html(second, title="t")
-    again = load_item(batch.items, next(p.name[:16] for p in batch.items.glob("*.f0.preview.jpg")))
+    again = load(batch.items, next(p.name[:16] for p in batch.items.glob("*.f0.preview.jpg"))).parts[0]
     assert len(again.frames) == len(again.findings.clip.frames)
-    third, _ = Batch(tmp_path / "run", FindOptions(only=("copy_move",), every=0.6)).run(files[:1])
+    third = Shown(Batch(tmp_path / "run", FindOptions(only=("copy_move",), every=0.6)).run(files[:1]))
     assert len(third[0].findings.clip.times) == 2
 
 
 def test_json_keeps_to_its_schema(done: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    items, failures = done
-    found = [i.findings for i in items]
-    for report in (to_json_report(found, failures), *map(to_json_single, found)):
-        jsonschema.Draft202012Validator(schema()).validate(json.loads(json.dumps(report, allow_nan=False)))
-    summary = to_json_report(found, failures)["summary"]
+    _, _, outcome = done
+    report = to_json_report(outcome.examined(), outcome.lines)
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(json.dumps(report, allow_nan=False)))
+    summary = report["summary"]
     assert (summary["pictures"], summary["clips"], summary["failed"]) == (1, 2, 1)
 
 
@@ -105,7 +109,7 @@ def _printed(show: Any, width: int = 100, **options: Any) -> str:
 
 
 def test_text_draws_a_time_line(done: Any) -> None:
-    items, failures = done
+    items, failures, _ = done
     shown = _printed(lambda c: render_text(items[0].findings, c))
     assert "1.2 s, 6 frames examined, one every 0.2 s" in shown
     assert "copy_move  ···▮▮▮  3 of 6 frames, 0:00.6 to 0:01.0" in shown
@@ -142,7 +146,7 @@ def test_a_cut_clip_is_examined_as_far_as_it_goes(folder: Path, tmp_path: Path, 
     with pytest.raises(SystemExit) as stop:
         main(["find", str(tmp_path / "cut.avi"), "--json", "--only", "copy_move", "--every", "0.2"])
     assert not stop.value.code
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads(capsys.readouterr().out)["items"][0]["parts"][0]
     assert "breaks off" in report["clip"]["notes"][0]
     assert report["clip"]["notes"][0] in report["verdict"]["sentences"]
     assert len(report["clip"]["times"]) < 6
@@ -160,7 +164,7 @@ def test_the_html_report_in_a_browser(done: Any, tmp_path: Path, width: int) -> 
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no chromium in the path; install the system's package")
-    items, _ = done
+    items, _, _ = done
     (tmp_path / "r.html").write_text(render_html(items, title="Mixed"), encoding="utf-8")
     problems: list[str] = []
     with playwright.sync_playwright() as driver:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from tests.app.report_samples import batch, findings, hostile, unexamined
-from vestige.app.report.items import ReportGroup
-from vestige.app.report.json_report import plain, schema, to_json_report, to_json_single
+from vestige.app.report.examined import Examined, Line, account
+from vestige.app.report.items import ReportGroup, ReportItem
+from vestige.app.report.json_report import plain, schema, to_json_report
+from vestige.core.findings import Findings
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 
@@ -24,13 +26,22 @@ def validator() -> Any:
 
 
 def _report() -> dict[str, Any]:
-    results = [i.findings for i in batch(4)] + [hostile()]
-    groups = [ReportGroup("Copies", ("a", "b"))]
-    return to_json_report(results, [{"source": "x\udc80", "error": "It is empty."}], groups)
+    items = [_item(i.findings) for i in batch(4)] + [_item(hostile())]
+    lines = [*map(Line.of, items), Line("x\udc80", "failed", why="It is empty."), Line("n.txt", "skipped", why="text")]
+    return to_json_report(items, lines, [ReportGroup("Copies", ("a", "b"))], calibration="0" * 64)
+
+
+def _item(found: Findings) -> Examined:
+    part = ReportItem(found, np.zeros((2, 2, 3), np.uint8))
+    return Examined(found.source, "picture", found.format, found.sha256, (part,))
 
 
 def test_reports_are_valid(validator: Any) -> None:
-    for report in (_report(), to_json_report([]), *(to_json_single(f()) for f in (findings, hostile, unexamined))):
+    for report in (
+        _report(),
+        to_json_report([]),
+        *(to_json_report([_item(f())]) for f in (findings, hostile, unexamined)),
+    ):
         written = json.dumps(report, ensure_ascii=False, allow_nan=False)
         validator.validate(json.loads(written.encode("utf-8")))
 
@@ -40,6 +51,7 @@ def test_summary_counts() -> None:
     assert summary == {
         "pictures": 5,
         "clips": 0,
+        "models": 0,
         "found": 3,
         "a_place_to_look_at": 0,
         "nothing_found": 1,
@@ -48,6 +60,15 @@ def test_summary_counts() -> None:
         "failed": 1,
         "kinds": {"edit": 3, "container": 2},
     }
+
+
+def test_the_manifest_adds_up() -> None:
+    report = _report()
+    counts = report["manifest"]["counts"]
+    assert (counts["put_in"], counts["examined"], counts["skipped"], counts["failed"]) == (7, 5, 1, 1)
+    assert len(report["items"]) == counts["kinds"]["picture"] == 5
+    assert report["manifest"]["account"] == "7 files were put in: 5 examined (5 pictures), 1 skipped, 1 failed."
+    assert account([]) == "0 files were put in: 0 examined, 0 skipped, 0 failed."
 
 
 def test_unusual_values_become_json() -> None:
@@ -64,7 +85,8 @@ def test_unusual_values_become_json() -> None:
             "f": 1j,
         },
     )
-    single = to_json_single(dataclasses.replace(findings(), findings=(finding,)))["findings"][0]
+    item = _item(dataclasses.replace(findings(), findings=(finding,)))
+    single = to_json_report([item])["items"][0]["parts"][0]["findings"][0]
     assert single["score"] is None
     assert single["threshold"] is None
     assert single["details"] == {"a": None, "b": [0, 1, 2], "c": {"1": "00ff"}, "d": [2], "e": True, "f": "1j"}
@@ -75,14 +97,15 @@ def _mutations(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     made = {}
     for name, path, value in (
         ("version", ["schema"], 1),
-        ("extra field", ["results", 0, "note"], "x"),
-        ("kind", ["results", 0, "findings", 0, "kind"], "other"),
-        ("probability", ["results", 0, "findings", 0, "probability"], 1.5),
-        ("level", ["results", 0, "verdict", "level"], "fake"),
-        ("hash", ["results", 0, "sha256"], "XYZ"),
-        ("flagged outside the domain", ["results", 0, "findings", 5, "flagged"], True),
+        ("extra field", ["items", 0, "note"], "x"),
+        ("kind", ["items", 0, "parts", 0, "findings", 0, "kind"], "other"),
+        ("probability", ["items", 0, "parts", 0, "findings", 0, "probability"], 1.5),
+        ("level", ["items", 0, "parts", 0, "verdict", "level"], "fake"),
+        ("hash", ["items", 0, "sha256"], "XYZ"),
+        ("flagged outside the domain", ["items", 0, "parts", 0, "findings", 5, "flagged"], True),
         ("count", ["summary", "failed"], -1),
-        ("failure", ["failures", 0], {"source": "x"}),
+        ("state", ["manifest", "files", 0, "state"], "forgotten"),
+        ("date", ["date"], None),
     ):
         changed = copy.deepcopy(report)
         place: Any = changed

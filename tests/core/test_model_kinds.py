@@ -306,7 +306,7 @@ def test_each_answer_has_its_exit_code_and_nothing_steers_the_terminal(tmp_path,
     assert verb.run([odd, good, bad], as_json=False, **options) == TRACE_FOUND
     assert "\x1b" not in capsys.readouterr().out
     assert verb.run([good, bad], as_json=True, **options) == TRACE_FOUND
-    assert len(json.loads(capsys.readouterr().out)["models"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["items"]) == 2
 
 
 def test_scan_reports_the_answer(tmp_path):

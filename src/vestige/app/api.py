@@ -16,10 +16,12 @@ from vestige.core.files import write_atomic
 from vestige.core.guard import check_output
 from vestige.core.image_io import encode, format_for, to_uint8
 from vestige.core.keys import PUBLIC_KEY, load_key
+from vestige.core.model_files import is_model_folder
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject, is_clip
 
 if TYPE_CHECKING:
+    from vestige.app.jobs.survey import Survey
     from vestige.core.findings import Findings
     from vestige.core.roles import Reading
     from vestige.core.work import Result
@@ -70,7 +72,9 @@ def find(
     prior: float = PRIOR,
     fast: bool = False,
 ) -> Findings:
-    """Examine a picture, or the frames of a clip's file, with the default panel.
+    """Examine a picture, or the frames of a clip's file, with the default panel; scan a model's file or folder.
+
+    Of a file with several pages the first is examined, and documents are refused: `find_all` takes everything.
 
     keys: watermark keys (or key files) to try besides the public one. only: examiners to use. every: seconds between
     the frames of a clip. prior: share of pictures with the trace that probabilities assume. fast: do not try a verdict
@@ -83,12 +87,49 @@ def find(
     """
     from vestige.core.panel import shared_panel
 
+    if isinstance(picture, str | Path) and (scanned := _scanned(Path(picture))) is not None:
+        return scanned
     panel = shared_panel(tuple(_key(k) for k in keys), tuple(only), "", prior, fast)
     if isinstance(picture, str | Path) and is_clip(picture):
         from vestige.core.clips import examine_clip
 
         return examine_clip(VideoSubject.open(picture), panel, every)[0]
     return panel.examine(subject_of(picture))
+
+
+def _scanned(path: Path) -> Findings | None:
+    """What a scan says of a model; None for what is none."""
+    from vestige.core.intake import take_in
+
+    if not path.exists() or (path.is_dir() and not is_model_folder(path)):
+        return None
+    entry = take_in([path])[0]
+    if entry.kind != "model":
+        return None
+    from vestige.app.jobs.examine import FindOptions, examine_here
+
+    return examine_here(entry, FindOptions()).parts[0].findings
+
+
+def find_all(
+    *paths: str | Path,
+    keys: Sequence[bytes | str | Path] = (),
+    only: Sequence[str] = (),
+    every: float | None = None,
+    prior: float = PRIOR,
+    fast: bool = False,
+) -> Survey:
+    """Examine everything behind files, folders and globs, models among pictures too; every file is accounted for.
+
+    ``items`` of the answer holds what was examined, ``lines`` what became of each file, ``to_dict()`` is the report of
+    ``vestige find --json``. Arguments as for `find`. Raises InputError for a path that is not there; a file that cannot
+    be examined is a line.
+    """
+    from vestige.app.jobs.examine import FindOptions
+    from vestige.app.jobs.survey import survey
+
+    secrets = tuple(_key(k) for k in keys)
+    return survey(paths, FindOptions(secrets, tuple(only), every=every, prior=prior, fast=fast))
 
 
 def mark(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from vestige.core.errors import InputError
 from vestige.core.files import read_json
-from vestige.core.runtime import one_thread
+from vestige.core.runtime import start_worker
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +26,7 @@ def spread(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]
         yield from map(work, items)
         return
     try:
-        with ProcessPoolExecutor(min(jobs, len(items)), multiprocessing.get_context("spawn"), _start_worker) as pool:
+        with ProcessPoolExecutor(min(jobs, len(items)), multiprocessing.get_context("spawn"), start_worker) as pool:
             futures = [pool.submit(work, item) for item in items]
             try:
                 for future in as_completed(futures):
@@ -40,11 +39,6 @@ def spread(work: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]
             "A worker process stopped (out of memory?). Run the same command again with --jobs 1; what was finished "
             "is kept."
         ) from None
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    one_thread()
 
 
 def stored(folder: Path, key: str) -> dict[str, Any] | None:

@@ -84,7 +84,7 @@ def examine_clip(
         notes=tuple(subject.notes),
     )
     verdict = panel.verdict(combined, "clip")
-    verdict = dataclasses.replace(verdict, sentences=(*verdict.sentences, *_said(clip)))
+    verdict = dataclasses.replace(verdict, sentences=(*verdict.sentences, *_said(clip, len(subject.starts))))
     findings = Findings(
         source=subject.source,
         sha256=subject.sha256,
@@ -227,10 +227,15 @@ def _read_file(finder: Any, subject: VideoSubject) -> Finding:
     return found
 
 
-def _said(clip: Clip) -> tuple[str, ...]:
+def _said(clip: Clip, frames_in_all: int) -> tuple[str, ...]:
     count = len(clip.times)
-    frames = "One frame was examined" if count == 1 else f"{count} frames were examined, one every {clip.every:.3g} s"
-    return (
-        f"{frames}; what lies between them was not looked at. Error rates were measured on photographs, not on video.",
-        *clip.notes,
-    )
+    if frames_in_all and count >= frames_in_all:
+        frames = f"All {count} frames were examined" if count > 1 else "Its one frame was examined"
+    elif frames_in_all:
+        frames = f"{count} of {frames_in_all} frames were examined, spread evenly; the others were not looked at"
+    else:
+        frames = (
+            "One frame was examined" if count == 1 else f"{count} frames were examined, one every {clip.every:.3g} s"
+        )
+        frames += "; what lies between them was not looked at"
+    return f"{frames}. Error rates were measured on photographs, not on video.", *clip.notes

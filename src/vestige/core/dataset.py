@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vestige.core.errors import InputError, LimitError
+from vestige.core.errors import InputError, LimitError, NothingInsideError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, read_bytes
 from vestige.core.picture import ImageSubject
 from vestige.core.sniff import is_image, sniff
@@ -156,7 +156,7 @@ class ParquetDataset(DatasetSubject):
         self._starts = [0, *accumulate(rows for _, _, rows in groups)]
         self._kept: tuple[int, Any] = (-1, None)
         if not len(self):
-            raise InputError(f"{path} is a parquet data set without rows.")
+            raise NothingInsideError(f"{path} is a parquet data set without rows.")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": (-1, None)}
@@ -223,7 +223,7 @@ class TarDataset(DatasetSubject):
         super().__init__(path, limits)
         self._index = [entry for file in files for entry in _index_tar(file, limits)]
         if not self._index:
-            raise InputError(f"{path} is a tar archive without pictures.")
+            raise NothingInsideError(f"{path} is a tar archive without pictures.")
 
     def __len__(self) -> int:
         return len(self._index)
@@ -308,7 +308,7 @@ def _read_shard(path: Path) -> _Shard:
     with _parquet(path) as file:
         image = _image_column(file)
         if image is None:
-            raise InputError(
+            raise NothingInsideError(
                 f"{path} has no image column (columns: {', '.join(file.schema_arrow.names)[:200]}); "
                 f"a column of encoded pictures or of {{bytes, path}} is needed."
             )

@@ -36,6 +36,10 @@ class WriteError(InputError):
     """Something cannot be written (a full disk, no permission); nothing half-written is left."""
 
 
+class NothingInsideError(InputError):
+    """A file is whole, and holds nothing of what is sought (a table without pictures)."""
+
+
 class LimitError(InputError):
     """The input is larger than a safety limit; the message names the option that raises it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -77,6 +78,37 @@ def bf16_pays(device: Any) -> bool:
         return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(asked is not None and asked())
+
+
+def start_worker() -> None:
+    """What a process of a pool does first: one thread, Ctrl-C left to its parent, and no life after it."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+    one_thread()
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, however that ends (a kill runs no handlers)."""
+    import ctypes
+    import multiprocessing
+    import signal
+    import sys
+    import threading
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    def watch() -> None:  # elsewhere, and where the parent was gone before the line above
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def one_thread() -> None:

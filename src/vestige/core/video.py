@@ -1,7 +1,7 @@
 """Clips: short films and animations as subjects, decoded within bounds and sampled evenly.
 
 Files are told apart by their content. OpenCV's FFmpeg reads films from local files alone, with the one reader that fits
-the content, so that a play list or a link in disguise is never followed; Pillow reads animated GIFs.
+the content, so that a play list or a link in disguise is never followed; Pillow reads animations.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import numpy as np
 
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, open_image, read_bytes
+from vestige.core.parts import spread
 from vestige.core.picture import ImageSubject
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
+#: Formats of pictures that may hold an animation, which is examined as a clip.
+ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv")
 #: Bounds of a clip: bytes, pixels of a frame (8K is 33 million), seconds, frames examined and frames of a GIF.
 MAX_BYTES, MAX_FRAME_PIXELS, MAX_SECONDS, MAX_FRAMES, MAX_GIF_FRAMES = 32 * 2**30, 40_000_000, 6 * 3600.0, 120, 5000
@@ -45,18 +48,41 @@ def is_clip(path: str | Path) -> bool:
             kind = sniff(file.read(300))
     except OSError:
         return False
-    if kind == "GIF":
-        return _is_animated(path)
+    if kind in ANIMATIONS:
+        return is_animated(path, kind)
     return kind in VIDEO_FORMATS or (kind not in IMAGE_FORMATS and path.suffix.lower() in SUFFIXES)
 
 
-def _is_animated(path: Path) -> bool:
-    if path.stat().st_size > DEFAULT_LIMITS.max_bytes:
-        return False
+def is_animated(path: Path, kind: str) -> bool:
+    """Whether a picture's file of one of the `ANIMATIONS` has several frames; damage is left to its reader."""
     try:
+        if path.stat().st_size > DEFAULT_LIMITS.max_bytes or not _may_be_animated(path, kind):
+            return False
         return bool(getattr(open_image(path.read_bytes(), str(path))[0], "is_animated", False))
-    except InputError:
+    except (OSError, InputError):
         return False  # the reader of pictures says what is wrong with it
+
+
+def _may_be_animated(path: Path, kind: str) -> bool:
+    """Looks at headers alone, so that ordinary pictures are not read twice."""
+    with path.open("rb") as file:
+        head = file.read(64)
+        if kind == "WEBP":
+            return head[12:16] == b"VP8X" and bool(head[20] & 2)
+        if kind == "AVIF":
+            return b"avis" in head
+        if kind != "PNG":
+            return True
+        at = 8
+        for _ in range(1000):
+            file.seek(at)
+            chunk = file.read(8)
+            if chunk[4:] == b"acTL":
+                return True
+            if len(chunk) < 8 or chunk[4:] in (b"IDAT", b"IEND"):
+                return False
+            at += 12 + int.from_bytes(chunk[:4], "big")
+    return False
 
 
 @dataclass
@@ -81,6 +107,8 @@ class VideoSubject:
     notes: list[str] = field(default_factory=list)
     #: Step of the last sampling, in seconds.
     every: float = 0.0
+    #: When each frame of an animation starts, in seconds; empty for films.
+    starts: tuple[float, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoSubject:
@@ -100,8 +128,8 @@ class VideoSubject:
             raise InputError(f"{path} is empty.")
         if size > MAX_BYTES:
             raise LimitError(f"{path} is {size / 2**30:.0f} GiB; the limit for clips is {MAX_BYTES / 2**30:.0f} GiB.")
-        if kind == "GIF":
-            return _open_gif(cls, path, limits)
+        if kind in ANIMATIONS:
+            return _open_animation(cls, path, limits)
         if kind not in VIDEO_FORMATS:
             known = ", ".join(VIDEO_FORMATS)
             raise InputError(f"{path} is not a clip vestige reads (content looks like {kind}); it reads {known}, GIF.")
@@ -119,7 +147,7 @@ class VideoSubject:
     @cached_property
     def picture(self) -> ImageSubject | None:
         """The file as a picture, for what can be read from the file of an animation; None for films."""
-        return ImageSubject.open(self.path, self.limits) if self.format == "GIF" else None
+        return ImageSubject.open(self.path, self.limits) if self.format in ANIMATIONS else None
 
     def frames(self, every: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """(time in seconds, uint8 H×W×3 RGB) of frames spread evenly; ``every`` is their distance in seconds.
@@ -127,9 +155,12 @@ class VideoSubject:
         Raises InputError when not one frame can be decoded, UsageError when ``every`` is not above 0.
         """
         times, self.every = sample_times(self.seconds, every)
+        if self.starts and every is None:  # an animation's frames are known: all of them, or an even sample
+            times = [self.starts[n] for n in spread(len(self.starts), _MOST)]
+            self.every = self.seconds / len(times)
         if every and self.every > every * 1.001:
             self.notes.append(f"One frame every {every:g} s is more than the {MAX_FRAMES} frames that are examined.")
-        walk = _walk_gif(self, times) if self.format == "GIF" else _walk_film(self, times)
+        walk = _walk_animation(self, times) if self.format in ANIMATIONS else _walk_film(self, times)
         last = -1.0
         for last, pixels in walk:
             _check_size(self.source, pixels.shape[1], pixels.shape[0], self.limits)
@@ -277,32 +308,49 @@ def _walk_film(subject: VideoSubject, times: Sequence[float]) -> Iterator[tuple[
                 yield max(now, 0.0), np.ascontiguousarray(frame[..., ::-1])
 
 
-def _gif_times(path: Path, image: Any) -> tuple[Sequence[float], float]:
+def _animation_times(path: Path, image: Any, data: bytes) -> tuple[tuple[float, ...], float]:
     """When each frame of an animation starts, and when the last one ends."""
     starts: list[float] = []
     now = 0.0
+    stated = _webp_durations(data) if image.format == "WEBP" else []
     for number in range(MAX_GIF_FRAMES + 1):
         try:
             image.seek(number)
+            if image.format == "AVIF":
+                image.load()  # states how long a frame lasts only then
         except Exception:  # the end, or damage: Pillow raises many types
-            return starts, now
+            return tuple(starts), now
         starts.append(now)
-        now += max(float(image.info.get("duration") or 100.0), 20.0) / 1000
+        lasts = stated[number] if number < len(stated) else image.info.get("duration")
+        now += max(float(lasts or 100.0), 20.0) / 1000
     raise LimitError(f"{path} has more than {MAX_GIF_FRAMES} frames, the limit for animations.")
 
 
-def _open_gif(cls: type[VideoSubject], path: Path, limits: Limits) -> VideoSubject:
-    image, kind = open_image(read_bytes(path, limits), str(path), limits)
+def _webp_durations(data: bytes) -> list[int]:
+    """Milliseconds of each frame, which Pillow knows only after decoding."""
+    found, at = [], 12
+    while at + 24 <= len(data):
+        if data[at : at + 4] == b"ANMF":
+            found.append(int.from_bytes(data[at + 20 : at + 23], "little"))
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    return found
+
+
+def _open_animation(cls: type[VideoSubject], path: Path, limits: Limits) -> VideoSubject:
+    data = read_bytes(path, limits)
+    image, kind = open_image(data, str(path), limits)
     width, height = image.size
     _check_size(str(path), width, height, limits)
-    starts, seconds = _gif_times(path, image)
+    starts, seconds = _animation_times(path, image, data)
     _check_length(path, seconds)
-    return cls(path, kind, "", width, height, len(starts) / seconds if seconds else 0.0, seconds, limits)
+    rate = len(starts) / seconds if seconds else 0.0
+    return cls(path, kind, "", width, height, rate, seconds, limits, starts=starts)
 
 
-def _walk_gif(subject: VideoSubject, times: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+def _walk_animation(subject: VideoSubject, times: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
     image, _ = open_image(read_bytes(subject.path, subject.limits), subject.source, subject.limits)
-    starts, _ = _gif_times(subject.path, image)
+    starts = subject.starts
     for number in sorted({bisect_right(starts, time + 1e-9) - 1 for time in times}) if starts else ():
         try:
             image.seek(number)

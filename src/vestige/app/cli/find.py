@@ -8,10 +8,19 @@ from typing import Annotated
 import typer
 
 from vestige.app.cli.options import Build, Data, Device, Json, Mask, Model, Paths, Quiet, Reference, Seed, Set, common
-from vestige.core import errors
 from vestige.core.errors import UsageError
 
 Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Largest picture to decode.")]
+
+
+def _print_schema(asked: bool) -> None:
+    if asked:
+        import json
+
+        from vestige.app.report.json_report import schema
+
+        print(json.dumps(schema(), indent=2))
+        raise typer.Exit
 
 
 def find(
@@ -21,6 +30,11 @@ def find(
     ] = None,
     json_: Json = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained HTML report here.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table with a row for every file here.")] = None,
+    sarif: Annotated[Path | None, typer.Option("--sarif", help="Write scans of models as SARIF 2.1.0 here.")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", is_eager=True, callback=_print_schema, help="Print the JSON Schema and stop.")
+    ] = False,
     key: Annotated[list[Path] | None, typer.Option("--key", "-k", help="Key file to look for marks with.")] = None,
     only: Annotated[
         list[str] | None,
@@ -54,9 +68,10 @@ def find(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Say what was done to pictures and clips: edits, earlier compression, marks, hidden data, origin, copies.
+    """Say what was done to pictures, clips and pictures in documents: edits, compression, marks, origin, copies.
 
-    A model file is scanned for code instead. With --out, a run that was interrupted continues where it stopped.
+    Models are scanned for code. Every file that was put in is accounted for. With --out, a run that was interrupted
+    continues where it stopped.
     """
     from vestige.app.verbs import finding
 
@@ -89,7 +104,8 @@ def find(
         model=model,
         prior=prior,
         fast=fast,
+        csv=csv,
+        sarif=sarif,
+        exit_code=exit_code,
     )
-    if code == errors.TRACE_FOUND and not exit_code and not finding.are_models(paths):
-        code = errors.OK
     raise typer.Exit(code)

@@ -9,59 +9,46 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-
-from vestige.app.report.html import ReportItem
-from vestige.app.report.json_report import plain
-from vestige.core import video
-from vestige.core.calibration import PRIOR
-from vestige.core.errors import InputError, UsageError, VestigeError
-from vestige.core.files import read_json, write_atomic, write_json
-from vestige.core.findings import Finding, Findings
-from vestige.core.image_io import DEFAULT_LIMITS, SUFFIXES, Limits, decode, encode
+from vestige.app.jobs.examine import FindOptions, LeftOut, examine
+from vestige.app.jobs.store import item_id, load, store
+from vestige.app.report.examined import Examined, Line
+from vestige.app.report.items import ReportItem
+from vestige.core.errors import UsageError, VestigeError, WriteError
+from vestige.core.files import cannot_write
+from vestige.core.findings import SCHEMA_VERSION, Findings
+from vestige.core.intake import JOURNAL, JOURNAL_SIGNS, Entry, kind_of, take_in
 from vestige.core.progress import track
-from vestige.core.runtime import one_thread
-from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
-from vestige.core.video import VideoSubject, is_clip, shrink
+from vestige.core.runtime import start_worker
 
-#: Longest side of the maps and previews kept for the report.
-_MAP_SIDE, _PREVIEW_SIDE = 512, 1024
+__all__ = ["Batch", "FindOptions", "Outcome", "collect", "default_jobs", "digest", "parallel"]
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class FindOptions:
-    """What one examination depends on, apart from the file."""
+def digest(options: FindOptions) -> str:
+    """Changes when the result could: options, vestige's version, its calibration."""
+    from vestige import __version__
 
-    keys: tuple[bytes, ...] = ()
-    only: tuple[str, ...] = ()
-    limits: Limits = DEFAULT_LIMITS
-    timeout: int = 120
-    every: float | None = None
-    model: str = ""
-    prior: float = PRIOR
-    fast: bool = False
+    keys = [hashlib.sha256(b"resume" + bytes(k)).hexdigest() for k in options.keys]
+    stated = [options.only, str(options.limits), options.every, _stamp(options.model), options.prior, options.fast]
+    text = json.dumps([__version__, SCHEMA_VERSION, calibration_id(), keys, *stated])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def digest(self) -> str:
-        """Changes when the result could: options, vestige's version, its calibration."""
-        from vestige import __version__
-        from vestige.core.panel import calibration_file
 
-        path = calibration_file()
-        calibration = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-        keys = [hashlib.sha256(b"resume" + bytes(k)).hexdigest() for k in self.keys]
-        stated = [self.only, str(self.limits), self.every, _stamp(self.model), self.prior, self.fast]
-        text = json.dumps([__version__, calibration, keys, *stated])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+def calibration_id() -> str:
+    """The SHA-256 of the calibration that thresholds and probabilities come from; "" where there is none."""
+    from vestige.core.panel import calibration_file
+
+    path = calibration_file()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _stamp(model: str) -> list[str | int]:
@@ -73,131 +60,119 @@ def _stamp(model: str) -> list[str | int]:
 
 
 def collect(paths: Sequence[str | Path]) -> list[Path]:
-    """The picture and clip files behind files, folders and globs, sorted, each once.
+    """The picture and clip files behind files, folders and globs, sorted, each once, for verbs that change pictures.
 
-    In folders, files are taken by content or by a picture's or clip's ending (so that damaged ones are reported).
-    Raises InputError for a path that does not exist and for a search that finds nothing.
+    In folders, files are taken by content or by a picture's or clip's ending (so that damaged ones are reported);
+    hidden ones are left alone. Raises InputError for a path that does not exist and for a search that finds nothing.
     """
-    found: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            for file in sorted(p for p in path.rglob("*") if p.is_file()):
-                if not any(part.startswith(".") for part in file.relative_to(path).parts) and _looks_readable(file):
-                    found[file] = None
-        elif path.exists():
-            found[path] = None
-        else:
-            matches = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else []
-            if not matches:
-                raise InputError(f"{path} does not exist; check the path.")
-            found.update(dict.fromkeys(p for p in matches if p.is_file()))
+    from vestige.core.errors import InputError
+
+    found = [e.path for e in take_in(paths) if e.named or (e.kind in ("picture", "clip") and not _hidden(e, paths))]
     if not found:
         raise InputError(f"No pictures in {', '.join(map(str, paths))}.")
-    return list(found)
+    return found
 
 
-def _looks_readable(path: Path) -> bool:
-    if path.suffix.lower() in (*SUFFIXES, *video.SUFFIXES):
-        return True
+def _hidden(entry: Entry, paths: Sequence[str | Path]) -> bool:
+    for root in map(Path, paths):
+        if root in entry.path.parents:
+            return any(part.startswith(".") for part in entry.path.relative_to(root).parts)
+    return False
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the journal says about an entry: its error, the reason it was skipped, or neither."""
+
+    error: str | None = None
+    skipped: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of every entry, in their order; what was examined is read from disk when it is asked for."""
+
+    entries: Sequence[Entry]
+    records: Sequence[Record]
+    folder: Path
+    _lines: list[Line] = field(default_factory=list, repr=False)
+
+    @property
+    def done(self) -> list[Entry]:
+        """The entries that were examined."""
+        return [e for e, r in zip(self.entries, self.records) if not (r.error or r.skipped or e.state)]
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """Files, and parts of files, that could not be examined."""
+        found = []
+        for entry, line in zip(self.entries, self.lines):
+            if line.state == "failed":
+                found.append({"source": entry.source, "error": line.why})
+            elif line.parts[3]:
+                item = load(self.folder, item_id(entry.path), pictures=False)
+                found += [{"source": f"{entry.source}, {name}", "error": why} for name, why in item.failed]
+        return found
+
+    @property
+    def lines(self) -> list[Line]:
+        """The manifest: a line for every entry."""
+        if not self._lines:
+            for entry, record in zip(self.entries, self.records):
+                self._lines.append(self._line(entry, record))
+        return self._lines
+
+    def _line(self, entry: Entry, record: Record) -> Line:
+        why = entry.why or record.error or record.skipped or ""
+        if entry.state or record.error or record.skipped:
+            state = entry.state or ("failed" if record.error else "skipped")
+            return Line(entry.source, state, entry.kind, why, entry.files)
+        return Line.of(load(self.folder, item_id(entry.path), pictures=False), entry.files)
+
+    def examined(self, pictures: bool = False) -> Iterator[Examined]:
+        """Every examined file, read from disk one at a time; pictures: with previews and maps."""
+        for entry in self.done:
+            yield load(self.folder, item_id(entry.path), pictures=pictures)
+
+    def findings(self) -> list[Findings]:
+        """The findings about every examined part, without maps."""
+        return [item.findings for file in self.examined() for item in file.parts]
+
+
+class Shown(Sequence[ReportItem]):
+    """Every examined part with previews and maps, read from disk when it is asked for: a folder need not fit in
+    memory. linked: the page lies beside the folder of items, so that it can name their maps."""
+
+    def __init__(self, outcome: Outcome, linked: bool = True) -> None:
+        self.folder, self.linked = outcome.folder, linked
+        sizes = [(e, line.parts[1] or 1) for e, line in zip(outcome.entries, outcome.lines) if line.state == "examined"]
+        self.places = [(entry, n) for entry, size in sizes for n in range(size)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        entry, n = self.places[index]
+        item = load(self.folder, item_id(entry.path), only=n).parts[0]
+        return item if self.linked else replace(item, files={})
+
+
+def _work(entry: Entry, folder: Path, options: FindOptions) -> Record:
+    """Examine and store one file; the record of one that could not be examined has the reason.
+
+    Raises WriteError where nothing can be stored: the others would meet the same disk.
+    """
     try:
-        with path.open("rb") as file:
-            return sniff(file.read(300)) in (*IMAGE_FORMATS, *VIDEO_FORMATS)
-    except OSError:
-        return False
-
-
-@contextmanager
-def _time_limit(seconds: int, source: str) -> Iterator[Callable[[], object]]:
-    """Give the file up after so many seconds; calling what the block gets starts them anew."""
-
-    def stop(signum: int, frame: Any) -> None:
-        raise InputError(f"{source} took more than {seconds} s and was given up (--timeout raises the limit).")
-
-    if not seconds or not hasattr(signal, "SIGALRM"):
-        yield lambda: None
-        return
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield lambda: signal.alarm(seconds)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def examine_file(path: Path, options: FindOptions) -> ReportItem:
-    """Examine one file, within the time limit (of a clip: every frame within it)."""
-    from vestige.core.clips import examine_clip
-    from vestige.core.panel import shared_panel
-    from vestige.core.subjects import ImageSubject
-
-    with _time_limit(options.timeout, str(path)) as restart:
-        panel = shared_panel(options.keys, options.only, options.model, options.prior, options.fast)
-        if is_clip(path):
-            clip = VideoSubject.open(path, options.limits)
-            found, frames = examine_clip(clip, panel, options.every, restart)
-            return ReportItem(found, frames[0], frames)
-        subject = ImageSubject.open(path, options.limits)
-        return ReportItem(panel.examine(subject), shrink(subject.pixels, _PREVIEW_SIDE))
-
-
-def _item_id(path: Path) -> str:
-    return hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _parts(name: str, findings: Findings) -> list[tuple[str, tuple[Finding, ...]]]:
-    """File name stems and findings of what has a preview and maps: the file itself and a clip's frames."""
-    frames = findings.clip.frames if findings.clip else ()
-    return [(name, findings.findings), *((f"{name}.f{n}", f.findings) for n, f in enumerate(frames))]
-
-
-def _store(item: ReportItem, folder: Path, name: str) -> None:
-    """Write previews and maps first and the JSON last, so that an item with JSON is complete."""
-    for (stem, findings), preview in zip(_parts(name, item.findings), (item.preview, *item.frames)):
-        write_atomic(folder / f"{stem}.preview.jpg", encode(preview, "JPEG", quality=88))
-        for finding in findings:
-            if finding.map is not None:
-                small = shrink(finding.map, _MAP_SIDE)
-                pixels = (small.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-                write_atomic(folder / f"{stem}.{finding.examiner}.png", encode(pixels, "PNG"))
-    write_json(folder / f"{name}.json", plain(item.findings.to_dict()))
-
-
-def load_item(folder: Path, name: str) -> ReportItem:
-    """Read a stored item back; its maps are named as a report beside ``folder`` does."""
-    value = read_json(folder / f"{name}.json")
-    frames = value.get("clip", {}).get("frames", [])
-    stems = [f"{name}.f{n}" for n in range(len(frames))]
-    maps = [_load_maps(folder, stem, frame["findings"]) for stem, frame in zip(stems, frames)]
-    found = Findings.from_dict(value, _load_maps(folder, name, value["findings"]), maps)
-    previews = [decode((folder / f"{stem}.preview.jpg").read_bytes()).pixels for stem in (name, *stems)]
-    drawn = {f.examiner: f"{folder.name}/{name}.{f.examiner}.png" for f in found.findings if f.map is not None}
-    return ReportItem(found, previews[0], tuple(previews[1:]), drawn)
-
-
-def _load_maps(folder: Path, stem: str, findings: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-    maps = {}
-    for finding in findings:
-        if finding["map_caption"] is not None:
-            picture = decode((folder / f"{stem}.{finding['examiner']}.png").read_bytes())
-            maps[finding["examiner"]] = picture.pixels[..., 0].astype(np.float32) / np.float32(255)
-    return maps
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    one_thread()
-
-
-def _work(path: Path, folder: Path, options: FindOptions) -> str | None:
-    """Examine and store one file; returns the error sentence of a file that could not be examined."""
-    try:
-        _store(examine_file(path, options), folder, _item_id(path))
+        store(examine(entry, options), folder, item_id(entry.path))
+    except LeftOut as reason:
+        return Record(skipped=str(reason))
+    except WriteError:
+        raise
     except VestigeError as error:
-        return str(error)
+        return Record(error=str(error))
     except MemoryError:
-        return f"{path} needs more memory than there is; examine it alone or lower --max-megapixels."
-    return None
+        return Record(error=f"{entry.path} needs more memory than there is; lower --max-megapixels.")
+    return Record()
 
 
 @dataclass
@@ -213,35 +188,66 @@ class Batch:
             raise UsageError(f"--jobs must be at least 1, got {self.jobs}.")
         self._torn = False
         self.items = self.folder / "items"
-        self.manifest = self.folder / "manifest.jsonl"
+        self.manifest = self.folder / JOURNAL
+        self._digest = digest(self.options)
 
-    def run(self, files: Sequence[Path], *, fresh: bool = False) -> tuple[list[ReportItem], list[dict[str, str]]]:
-        """Examine what is not done yet and return all items and failures, in the order of ``files``."""
-        self.items.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            self.manifest.unlink(missing_ok=True)
-        done = self._done()
-        states = {path: self._state(path) for path in files}
-        pending = [path for path in files if done.get(str(path), {}).get("state") != states[path]]
-        errors = {str(p): done[str(p)].get("error") for p in files if p not in set(pending)}
-        with self.manifest.open("a", encoding="utf-8") as log:
-            for path, error in track(self._results(pending), "examining", len(pending)):
-                errors[str(path)] = error
-                entry = {"source": str(path), "state": states[path], "error": error}
-                log.write("\n" * self._torn + json.dumps(entry) + "\n")
-                log.flush()
-                self._torn = False
-        results = [load_item(self.items, _item_id(p)) for p in files if not errors[str(p)]]
-        failures = [{"source": str(p), "error": str(errors[str(p)])} for p in files if errors[str(p)]]
-        return results, failures
-
-    def _state(self, path: Path) -> str:
+    def check(self) -> None:
+        """Raises UsageError where the folder holds somebody else's files of the names that are written."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"--out {self.folder} is a file; find writes a folder (use --html for a single file).")
         try:
-            stat = path.stat()
-            described = f"{stat.st_size} {stat.st_mtime_ns}"
+            with self.manifest.open("rb") as file:
+                own = not (head := file.read(64)) or head.startswith(JOURNAL_SIGNS)
+        except FileNotFoundError:
+            own = not self.items.exists()
+        except OSError as error:
+            raise UsageError(f"{self.manifest} cannot be read ({error.strerror or error}).") from None
+        if not own:
+            raise UsageError(f"{self.folder} holds files that vestige did not write; choose another --out.")
+
+    def run(self, entries: Sequence[Entry | Path], *, fresh: bool = False) -> Outcome:
+        """Examine what is not done yet.
+
+        Raises WriteError when results cannot be stored; what was finished before is kept.
+        """
+        wanted = [e if isinstance(e, Entry) else _entry(e) for e in entries]
+        self.check()
+        try:
+            self.items.mkdir(parents=True, exist_ok=True)
+            if fresh:
+                self.manifest.unlink(missing_ok=True)
+            done = self._done()
+            states = {e.source: self._state(e) for e in wanted if not e.state}
+            pending = [e for e in wanted if not e.state and done.get(e.source, {}).get("state") != states[e.source]]
+            open_ = {e.source for e in pending}
+            records = {s: Record(done[s].get("error"), done[s].get("skipped")) for s in states if s not in open_}
+            with self.manifest.open("a", encoding="utf-8") as log:
+                if not log.tell():
+                    from vestige import __version__
+
+                    log.write(json.dumps({"vestige": __version__}) + "\n")
+                for entry, record in track(self._results(pending), "examining", len(pending)):
+                    records[entry.source] = record
+                    line = {"source": entry.source, "state": states[entry.source], "error": record.error}
+                    line |= {"skipped": record.skipped} if record.skipped else {}
+                    log.write("\n" * self._torn + json.dumps(line) + "\n")
+                    log.flush()
+                    self._torn = False
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        return Outcome(wanted, [records.get(e.source, Record()) for e in wanted], self.items)
+
+    def _state(self, entry: Entry) -> str:
+        try:
+            files = sorted(p for p in entry.path.rglob("*") if p.is_file()) if entry.path.is_dir() else [entry.path]
+            stats = [(str(p), s.st_size, s.st_mtime_ns) for p in files for s in [p.stat()]]
         except OSError:
-            described = "unreadable"
-        return f"{described} {self.options.digest()}"
+            stats = []
+        if len(stats) == 1:
+            described = f"{stats[0][1]} {stats[0][2]}"
+        else:
+            described = hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16] if stats else "unreadable"
+        return f"{described} {entry.kind} {self._digest}"
 
     def _done(self) -> dict[str, dict[str, Any]]:
         """Manifest entries by source; a line torn by a kill is ignored, and its file done again."""
@@ -251,49 +257,55 @@ class Batch:
         for line in text.splitlines():
             try:
                 entry = json.loads(line)
-                complete = entry["error"] or (self.items / f"{_item_id(Path(entry['source']))}.json").is_file()
+                reason = entry["error"] or entry.get("skipped")
+                complete = reason or (self.items / f"{item_id(entry['source'])}.json").is_file()
             except (ValueError, KeyError, TypeError):
                 continue
             if complete:
                 entries[entry["source"]] = entry
         return entries
 
-    def _results(self, pending: Sequence[Path]) -> Iterator[tuple[Path, str | None]]:
+    def _results(self, pending: Sequence[Entry]) -> Iterator[tuple[Entry, Record]]:
         work = partial(_work, folder=self.items, options=self.options)
         if min(self.jobs, len(pending)) <= 1:
-            for path in pending:
-                yield path, work(path)
+            for entry in pending:
+                yield entry, work(entry)
         else:
-            yield from parallel(work, pending, self.jobs)
+            for entry, result in parallel(work, pending, self.jobs):
+                yield entry, result if isinstance(result, Record) else Record(error=result)
 
 
-def parallel(
-    work: Callable[[Path], str | None], pending: Iterable[Path], jobs: int
-) -> Iterator[tuple[Path, str | None]]:
+def _entry(path: Path) -> Entry:
+    with path.open("rb") as file:
+        return Entry(path, kind_of(path, file.read(4096), named=True) or "picture", named=True)
+
+
+def parallel(work: Callable[[T], Any], pending: Iterable[T], jobs: int) -> Iterator[tuple[T, Any]]:
     """Run ``work`` in worker processes; a file that kills its worker becomes a failure, the others go on."""
     left = list(pending)
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(min(jobs, len(left)), context, _start_worker) as pool:
-            futures: dict[Future[str | None], Path] = {pool.submit(work, path): path for path in left}
+        with ProcessPoolExecutor(min(jobs, len(left)), context, start_worker) as pool:
+            futures: dict[Future[Any], T] = {pool.submit(work, item): item for item in left}
             try:
                 for future in as_completed(futures):
                     result = future.result()
                     left.remove(futures[future])
                     yield futures[future], result
-            except (KeyboardInterrupt, GeneratorExit):
-                pool.shutdown(wait=False, cancel_futures=True)
+            except BaseException as error:
+                if not isinstance(error, BrokenProcessPool):
+                    pool.shutdown(wait=False, cancel_futures=True)
                 raise
     except BrokenProcessPool:
-        for path in left:  # one of these killed its worker: find out which, one at a time
+        for item in left:  # one of these killed its worker: find out which, one at a time
             try:
-                with ProcessPoolExecutor(1, context, _start_worker) as pool:
-                    result = pool.submit(work, path).result()
+                with ProcessPoolExecutor(1, context, start_worker) as pool:
+                    result = pool.submit(work, item).result()
             except BrokenProcessPool:
-                result = f"{path} made its worker process stop (out of memory?); it was skipped."
-            yield path, result
+                result = f"{getattr(item, 'path', item)} made its worker process stop (out of memory?); it was skipped."
+            yield item, result
 
 
 def default_jobs() -> int:

@@ -188,7 +188,7 @@ def _strip(item: ReportItem, index: int) -> Markup:
 
 
 def _heading(found: Findings, index: int) -> Markup:
-    facts = [found.format, f"{found.width:,} × {found.height:,} pixels"]
+    facts = [found.format, f"{found.width:,} × {found.height:,} pixels" if found.width else ""]
     if found.clip is not None:
         facts[0] += f" ({found.clip.codec})" if found.clip.codec else ""
         facts += clip_facts(found.clip)

@@ -17,8 +17,10 @@ from pathlib import PurePath
 from string import Template
 from typing import Any
 
+from vestige.app.report import manifest
 from vestige.app.report.colormap import css_ramp
 from vestige.app.report.detail import Bounds, detail, label, picture_uri, short_name, tone
+from vestige.app.report.examined import Line
 from vestige.app.report.items import (
     KIND_LABELS,
     LABELS,
@@ -89,11 +91,14 @@ def render_html(
     title: str,
     failures: Sequence[Failure | Mapping[str, str] | tuple[str, str]] = (),
     groups: Sequence[ReportGroup | Any] = (),
+    lines: Sequence[Line] = (),
+    notes: Sequence[tuple[str, str]] = (),
 ) -> str:
     """One HTML page about the pictures in ``results``, without anything to load from elsewhere.
 
     results: items in the order of examination; a generator is read once, so a folder need not fit in memory.
     failures: files that could not be examined. groups: pictures that belong together, listed after the pictures.
+    lines: what became of every file that was put in. notes: (file, what else there is to say about it).
     More than 24 pictures are shown with smaller previews, more than 60 without the maps of clear examiners.
 
     >>> from vestige.core.findings import Findings, Verdict
@@ -113,10 +118,10 @@ def render_html(
         details.append(detail(item, index, bounds))
         thumbs.append(picture_uri(item.preview, 192, quality=72)[0])
         seen.append(replace(item.findings, findings=()))  # lets maps be freed
-    if len(seen) == 1 and not failed and not related:
-        body = element("div", details[0], class_="single")
+    if len(seen) == 1 and not failed and not related and not manifest.has_more(lines, notes):
+        body = join(element("div", details[0], class_="single"), manifest.section(lines))
     else:
-        body = _batch(title, seen, thumbs, details, failed, related)
+        body = _batch(title, seen, thumbs, details, failed, related, manifest.section(lines, notes))
     return _page(title, body)
 
 
@@ -160,6 +165,7 @@ def _batch(
     details: list[Markup],
     failed: list[Failure],
     groups: Sequence[ReportGroup],
+    account: Markup | None,
 ) -> Markup:
     things = "pictures" if all(f.clip is None for f in seen) else "files"
     worst = sorted(range(len(seen)), key=lambda n: urgency(seen[n].verdict))
@@ -173,6 +179,7 @@ def _batch(
         element("p", f"No {things[:-1]} matches.", class_="empty", id="nothing", hidden=True),
         _groups(groups, seen),
         _failures(failed),
+        account,
         id="overview",
     )
     opened = element(

@@ -296,12 +296,12 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def counted(summary: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """How many pictures and clips a batch has, with their words; clips only where there are some.
+    """How many pictures, clips and models a batch has, with their words; only those of which there are some.
 
-    >>> counted({"pictures": 2, "clips": 1})
+    >>> counted({"pictures": 2, "clips": 1, "models": 0})
     [(2, 'pictures'), (1, 'clip')]
     """
-    parts = [(summary["pictures"], "picture"), (summary["clips"], "clip")]
+    parts = [(summary["pictures"], "picture"), (summary["clips"], "clip"), (summary["models"], "model")]
     shown = [(n, word if n == 1 else f"{word}s") for n, word in parts if n]
     return shown or [(0, "pictures")]
 
@@ -311,9 +311,10 @@ def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
     counts = dict.fromkeys(LEVELS, 0)
     processed = 0
     kinds: dict[str, int] = {}
-    pictures = clips = 0
+    pictures = clips = models = 0
     for found in results:
-        pictures += found.clip is None
+        models += not found.width
+        pictures += found.clip is None and found.width > 0
         clips += found.clip is not None
         counts[found.verdict.level] += 1
         processed += found.verdict.level == "nothing found" and bool(found.verdict.kinds)
@@ -322,6 +323,7 @@ def tally(results: Iterable[Findings], failed: int) -> dict[str, Any]:
     return {
         "pictures": pictures,
         "clips": clips,
+        "models": models,
         "found": counts["found"],
         "a_place_to_look_at": counts["a place to look at"],
         "nothing_found": counts["nothing found"],

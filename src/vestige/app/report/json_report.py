@@ -5,49 +5,54 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
-from vestige.app.report.items import Failure, ReportGroup, failure_of, group_of, tally
-from vestige.core.findings import SCHEMA_VERSION, Findings
+from vestige.app.report.examined import Examined, Line, account, counts, failures
+from vestige.app.report.items import ReportGroup, group_of, tally
+from vestige.core.findings import SCHEMA_VERSION
 from vestige.core.runtime import versions
 
 
 def to_json_report(
-    results: Iterable[Findings],
-    failures: Sequence[Failure | Mapping[str, str] | tuple[str, str]] = (),
+    items: Iterable[Examined],
+    lines: Sequence[Line] = (),
     groups: Sequence[ReportGroup | Any] = (),
+    *,
+    calibration: str = "",
+    date: datetime | None = None,
 ) -> dict[str, Any]:
-    """The report about a batch: every result, every failure, groups of related pictures, and counts.
+    """The report about everything that was put in, in one shape whether that is one file or a thousand.
 
+    items: what was examined. lines: what became of every file, taken from the items where it is left out. groups:
+    related pictures. calibration: the SHA-256 of the calibration behind thresholds and probabilities. date: now.
     Values that JSON cannot hold are replaced: nan and infinities by null, arrays by lists, bytes by hexadecimal,
     undecodable characters of file names by escapes.
 
-    >>> to_json_report([], [("a.jpg", "It is empty.")])["summary"]["failed"]
+    >>> to_json_report([], [Line("a.jpg", "failed", why="It is empty.")])["manifest"]["counts"]["failed"]
     1
     """
-    found = list(results)
-    failed = [failure_of(f) for f in failures]
-    report = {
-        "schema": SCHEMA_VERSION,
-        "vestige": versions("vestige").get("vestige", ""),
-        "results": [f.to_dict() for f in found],
-        "failures": [{"source": f.source, "error": f.error} for f in failed],
-        "groups": [
-            {"kind": g.kind, "title": g.title, "sources": list(g.sources), "note": g.note}
-            for g in map(group_of, groups)
-        ],
-        "summary": tally(found, len(failed)),
-    }
-    return plain(report)
-
-
-def to_json_single(findings: Findings) -> dict[str, Any]:
-    """The report about one picture: ``findings.to_dict()`` with values that JSON cannot hold replaced."""
-    return plain(findings.to_dict())
+    found = list(items)
+    lines = lines or [Line.of(item) for item in found]
+    return plain(
+        {
+            "schema": SCHEMA_VERSION,
+            "vestige": versions("vestige").get("vestige", ""),
+            "date": (date or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "calibration": calibration,
+            "items": [item.to_dict() for item in found],
+            "manifest": {"counts": counts(lines), "account": account(lines), "files": [n.to_dict() for n in lines]},
+            "groups": [
+                {"kind": g.kind, "title": g.title, "sources": list(g.sources), "note": g.note}
+                for g in map(group_of, groups)
+            ],
+            "summary": tally([part.findings for item in found for part in item.parts], failures(lines)),
+        }
+    )
 
 
 def plain(value: Any) -> Any:
@@ -77,7 +82,7 @@ def plain(value: Any) -> Any:
 
 @cache
 def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of both forms of the report."""
+    """JSON Schema (draft 2020-12) of the report."""
     content: dict[str, Any] = json.loads(
         files("vestige.app.report").joinpath("report.schema.json").read_text(encoding="utf-8")
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from vestige.app.report.examined import Line, account
 from vestige.app.report.items import (
     LABELS,
     Failure,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["render_batch", "render_text", "to_json_report"]
 
+#: How many skipped files are named on the terminal.
+_SHOWN = 40
 _STYLES = {"found": "bold red", "look": "bold yellow", "noted": "bold cyan", "clear": "bold", "none": "bold"}
 _MARKS = {"found": "●", "a place to look at": "◐", "nothing found": "○", "does not apply": "–", "not examined": "–"}
 _ASCII = str.maketrans(
@@ -95,7 +98,7 @@ def render_text(findings: Findings, console: Console, *, verbose: bool = False) 
     """
     out = _Writer(console)
     out.line(findings.source, "bold")
-    facts = [findings.format, f"{findings.width} × {findings.height} pixels"]
+    facts = [findings.format, *([f"{findings.width} × {findings.height} pixels"] if findings.width else [])]
     facts += clip_facts(findings.clip) if findings.clip else []
     out.line(f"{', '.join(facts)}, sha256 {findings.sha256[:16]}…", "dim")
     out.line()
@@ -192,8 +195,10 @@ def render_batch(
     console: Console,
     *,
     groups: Sequence[ReportGroup | Any] = (),
+    lines: Sequence[Line] = (),
 ) -> None:
-    """Print one line for every picture or clip, then groups of related pictures, failures and the counts."""
+    """Print one line for every picture, clip or model, then groups of related pictures, failures, what was skipped, and
+    the counts. lines: what became of every file that was put in."""
     out = _Writer(console)
     found = list(results)
     failed = [failure_of(f) for f in failures]
@@ -228,8 +233,19 @@ def render_batch(
         for failure in failed:
             said = failure.source in failure.error
             out.line(failure.error if said else f"{failure.source}: {failure.error}", indent=2)
+    skipped = [line for line in lines if line.state == "skipped"]
+    if skipped:
+        out.line()
+        out.line("Skipped", "bold")
+        for line in skipped[:_SHOWN]:
+            several = f" ({line.files:,} files)" if line.files > 1 else ""
+            out.line(f"{line.source}{several}: {line.why}", indent=2)
+        if len(skipped) > _SHOWN:
+            out.line(f"and {len(skipped) - _SHOWN:,} more, which --out, --csv and --json list", indent=2)
     out.line()
     out.line(_counts(found, len(failed)), "bold")
+    if lines:
+        out.line(account(lines))
 
 
 def _counts(found: Sequence[Findings], failed: int) -> str:

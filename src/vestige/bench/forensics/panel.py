@@ -22,7 +22,7 @@ from vestige.core.files import read_json, write_json
 from vestige.core.findings import Finding
 from vestige.core.panel import LOG_ODDS, Panel, shared_panel
 from vestige.core.progress import track
-from vestige.core.runtime import one_thread
+from vestige.core.runtime import start_worker
 from vestige.core.subjects import ImageSubject
 
 #: Share of untouched photographs that the edit examiners together may flag on validation data. Thresholds chosen on
@@ -92,7 +92,7 @@ def measure(makers: Sequence[Maker], jobs: int = 1, only: tuple[str, ...] = ()) 
         results: Iterator[list[Record]] = map(work, makers)
         return [r for part in track(results, "examining", len(makers)) for r in part]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, one_thread) as pool:
+    with ProcessPoolExecutor(jobs, context, start_worker) as pool:
         results = pool.map(work, makers, chunksize=4)
         return [r for part in track(results, "examining", len(makers)) for r in part]
 

@@ -20,7 +20,7 @@ from vestige.bench.peers import BITS, BitMark, peers
 from vestige.claims import ClaimContext, Evidence, claim, headline
 from vestige.core.image_io import decode, to_float, to_uint8
 from vestige.core.keys import PUBLIC_KEY, derive
-from vestige.core.runtime import one_thread, rng
+from vestige.core.runtime import rng, start_worker
 from vestige.data.distortions import compose
 from vestige.metrics.bits import bit_accuracy
 from vestige.metrics.quality import psnr, ssim
@@ -224,7 +224,7 @@ def _each(work: Callable[[T], R], items: list[T], jobs: int) -> Iterator[R]:
     if jobs <= 1:
         yield from map(work, items)
         return
-    with ProcessPoolExecutor(jobs, initializer=one_thread) as pool:
+    with ProcessPoolExecutor(jobs, initializer=start_worker) as pool:
         yield from pool.map(work, items, chunksize=2)
 
 
