@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,21 @@ ARMS: tuple[tuple[str, str, list[str]], ...] = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_splits():
+    """An attacker of two splits: what it finds on such networks means nothing, and it is asked hundreds of times."""
+    from vestige.metrics import unlearning as metric
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metric, "mia_forget_vs_test", partial(metric.mia_forget_vs_test, splits=2))
+        yield
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     """Seed 0 of every run; the other seeds are copies with other numbers, for claims count seeds."""
     from vestige.bench.unlearning import parameters, tuning
-    from vestige.recipes.unlearning import corrective, regression_unlearn, worst_case
+    from vestige.recipes.unlearning import corrective, regression_unlearn, sparse_unlearn, worst_case
     from vestige.unlearning.corrective import Corrective
 
     root = tmp_path_factory.mktemp("runs")
@@ -59,6 +70,7 @@ def runs(tmp_path_factory) -> Path:
         patch.setattr(corrective, "OURS", Corrective(alphas=(0.5,), lambdas=(1.0,), batch_size=16, most=40))
         patch.setattr(worst_case, "ATTACK", worst_case.WorstCase(rounds=1, epochs=1))
         patch.setattr(regression_unlearn, "MOST_UPDATES", 10)
+        patch.setattr(sparse_unlearn, "ERASERS", ("finetune", "grad_ascent"))
         patch.setattr("vestige.bench.unlearning.analytic_stream.RATES", (0.001,))
         patch.setitem(tuning.GRIDS, "finetune", {"lr": (0.03, 0.1), "epochs": (1,)})
         learning.run(

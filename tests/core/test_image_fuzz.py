@@ -36,7 +36,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(array)
 
 
-def test_five_hundred_mutated_pictures_are_examined_or_refused(tmp_path):
+def test_two_hundred_mutated_pictures_are_examined_or_refused(tmp_path):
     """The whole panel runs in a process of its own, so that its peak memory and time per file can be bounded."""
     script = """
 import resource, sys, time
@@ -54,7 +54,7 @@ picture = (np.stack([x * 2, y * 3, x + y], -1) + rng.integers(0, 20, (72, 96, 3)
 files = [encode(picture, f, quality=90) for f in FORMATS]
 panel = default_panel()
 examined = refused = 0
-for i in range(500):
+for i in range(200):
     data = mutate(files[i % len(files)], rng)
     start = time.monotonic()
     try:
@@ -81,9 +81,9 @@ print(examined, refused)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     examined, refused = map(int, done.stdout.split())
-    assert examined + refused == 500
-    assert examined > 50
-    assert refused > 50
+    assert examined + refused == 200
+    assert examined > 20
+    assert refused > 20
 
 
 def test_random_bytes_after_a_signature_are_refused():

@@ -172,7 +172,7 @@ def test_detector_and_decoder_learn_together() -> None:
     made = [corrupt(x, "noise", seed=i) for i, x in enumerate(smooth)]
     images, masks = (torch.from_numpy(np.stack(x)) for x in zip(*made, strict=True))
     originals, network, generator = torch.from_numpy(smooth), restorer(), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(60):
         found = restore_loss(network, images, masks, originals, generator, blind=False, samples=64, hard=32)
@@ -181,13 +181,13 @@ def test_detector_and_decoder_learn_together() -> None:
         optimizer.step()
         losses.append(found["first"].item())
     assert not [name for name, p in network.named_parameters() if p.grad is None]
-    assert losses[-1] < 0.75 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     blind = restore_loss(network, images, masks, originals, generator, blind=True, samples=64, hard=32)
     assert torch.isfinite(blind["loss"])
     system = HCLRestorer(network)
     restored = system.restore(images.numpy(), masks.numpy())
     assert restored.shape == images.shape
-    assert np.abs(restored - smooth).mean() < 0.8 * np.abs(images.numpy() - smooth).mean()
+    assert np.abs(restored - smooth).mean() < 0.5 * np.abs(images.numpy() - smooth).mean()
     assert system.restore(images.numpy()).shape == images.shape
 
 

@@ -67,7 +67,7 @@ def test_purifier_learns_to_keep_the_picture_and_lose_the_payload(grey):
     optimiser = torch.optim.Adam(system.generator.parameters(), 3e-3)
     system.train()
     first = float(system.loss((x, y)))
-    for _ in range(60):
+    for _ in range(120):
         optimiser.zero_grad()
         loss = system.loss((x, y))
         loss.backward()
