@@ -15,7 +15,9 @@ from typing import Any
 
 from vestige.core.tiff import integers, tiff_directories
 
-MAX_PARTS = 200_000
+#: Most segments, chunks or boxes that are walked: a PNG's samples may lie in chunks of 8 KiB, a JPEG's profile or
+#: metadata in segments of 64 KiB.
+MAX_PARTS = {"JPEG": 20_000, "": 100_000}
 
 _JPEG_NAMES = {0xC4: "DHT", 0xC8: "JPG", 0xCC: "DAC", 0xDA: "SOS", 0xDB: "DQT", 0xDC: "DNL", 0xDD: "DRI", 0xFE: "COM"}
 _END_OF_SCAN = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]", re.DOTALL)
@@ -83,7 +85,7 @@ def layout(data: bytes, format: str) -> Layout:
 
 def _jpeg(data: bytes, found: Layout) -> None:
     position = 2
-    while len(found.parts) < MAX_PARTS:
+    while len(found.parts) < MAX_PARTS["JPEG"]:
         if data[position] != 0xFF:
             following = data.find(b"\xff", position)
             if following < 0:
@@ -124,7 +126,7 @@ def _jpeg_name(marker: int) -> str:
 
 def _png(data: bytes, found: Layout) -> None:
     position, view = 8, memoryview(data)
-    while len(found.parts) < MAX_PARTS:
+    while len(found.parts) < MAX_PARTS[""]:
         length, name = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if not name.isalpha() or end > len(data):
@@ -149,7 +151,7 @@ def _webp(data: bytes, found: Layout) -> None:
             found.problems.append("the WebP file is shorter than its header says")
         end = len(data)
     found.end, position = end, 12
-    while position + 8 <= end and len(found.parts) < MAX_PARTS:
+    while position + 8 <= end and len(found.parts) < MAX_PARTS[""]:
         name, length = struct.unpack_from("<4sI", data, position)
         stop = position + 8 + length
         if stop > end:
@@ -161,7 +163,7 @@ def _webp(data: bytes, found: Layout) -> None:
 
 def _gif(data: bytes, found: Layout) -> None:
     position = 13 + _gif_table(data[10])
-    while len(found.parts) < MAX_PARTS:
+    while len(found.parts) < MAX_PARTS[""]:
         start, introducer = position, data[position]
         if introducer == 0x3B:
             found.end = position + 1
@@ -222,7 +224,7 @@ def _bmp(data: bytes, found: Layout) -> None:
 
 def _boxes(data: bytes, found: Layout) -> None:
     position = 0
-    while position + 8 <= len(data) and len(found.parts) < MAX_PARTS:
+    while position + 8 <= len(data) and len(found.parts) < MAX_PARTS[""]:
         size, name = struct.unpack_from(">I4s", data, position)
         body = position + 8
         if size == 1 and position + 16 <= len(data):

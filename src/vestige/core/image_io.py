@@ -1,7 +1,8 @@
 """Reading and writing pictures: bounded, colour-managed, upright, in eight or sixteen bits.
 
 `decode` gives both the picture as a person sees it (upright, sRGB) and the samples exactly as the file stores them,
-because forensic traces live on the stored grid.
+because forensic traces live on the stored grid. It is strict: a file that does not hold all its samples is refused,
+unless ``Limits.partial`` asks for what is there, which `Decoded.notes` then says.
 """
 
 from __future__ import annotations
@@ -9,102 +10,27 @@ from __future__ import annotations
 import io
 import re
 import struct
-import warnings
 import zlib
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vestige.core.decoding import DEFAULT_LIMITS, Decoded, Limits, decode, open_image, pillow, register_heif
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.files import write_atomic
-from vestige.core.sniff import IMAGE_FORMATS, sniff
+from vestige.core.orientation import orient
+from vestige.core.sniff import IMAGE_FORMATS
 
 SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF",
     ".bmp": "BMP", ".gif": "GIF", ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
 }  # fmt: skip
 
-#: How a picture stored with EXIF orientation k is made upright, as (transpose, flip rows, flip columns).
-_UPRIGHT = {
-    2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
-    6: (True, False, True), 7: (True, True, True), 8: (True, True, False),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bounds checked before any pixel is decoded.
-
-    max_pixels_per_byte refuses decompression bombs: above ``ratio_from`` pixels, a file that holds fewer bytes than
-    one per ``max_pixels_per_byte`` pixels is not a photograph.
-    """
-
-    max_bytes: int = 512 * 2**20
-    max_pixels: int = 120_000_000
-    max_side: int = 65_535
-    max_pixels_per_byte: float = 400.0
-    ratio_from: int = 4_000_000
-
-
-DEFAULT_LIMITS = Limits()
-
-
-@dataclass
-class Decoded:
-    """A decoded picture.
-
-    stored: uint8 H×W×3, the samples as stored (before orientation and colour management).
-    pixels: uint8 H×W×3, upright sRGB. deep: uint16 H×W×3 upright for 16-bit sources, else None.
-    alpha: uint8 H×W upright, None when opaque. notes: anything the reader had to decide.
-    """
-
-    format: str
-    mode: str
-    stored: np.ndarray
-    pixels: np.ndarray
-    deep: np.ndarray | None
-    alpha: np.ndarray | None
-    orientation: int
-    bit_depth: int
-    frames: int
-    icc_name: str
-    notes: list[str] = field(default_factory=list)
-
-
-@cache
-def _pillow() -> Any:
-    from PIL import Image, PngImagePlugin
-
-    Image.MAX_IMAGE_PIXELS = None  # our own limits are checked on every open, before decoding
-    PngImagePlugin.MAX_TEXT_CHUNK = 4 * 2**20  # workflows of image generators exceed the default
-    return Image
-
-
-@cache
-def _register_heif() -> bool:
-    try:
-        import pillow_heif
-    except ImportError:
-        return False
-    pillow_heif.register_heif_opener()
-    return True
-
-
-def orient(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an h×w(×c) array from stored to display orientation (EXIF orientation 1 to 8)."""
-    if orientation not in _UPRIGHT:
-        return array
-    transpose, rows, columns = _UPRIGHT[orientation]
-    if transpose:
-        array = array.swapaxes(0, 1)
-    if rows:
-        array = array[::-1]
-    if columns:
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)
+__all__ = [
+    "DEFAULT_LIMITS", "SUFFIXES", "Decoded", "Limits", "decode", "encode", "format_for", "open_image", "orient",
+    "read_bytes", "save_image", "to_float", "to_uint8",
+]  # fmt: skip
 
 
 def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
@@ -129,172 +55,6 @@ def read_bytes(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
     if not data:
         raise InputError(f"{path} is empty.")
     return data
-
-
-def open_image(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> tuple[Any, str]:
-    """The undecoded Pillow image and its format, after every limit was checked against the header.
-
-    Raises InputError for unknown or damaged files, LimitError for pictures beyond the limits.
-    """
-    kind = sniff(data[:300])
-    if kind not in IMAGE_FORMATS:
-        known = ", ".join(IMAGE_FORMATS)
-        raise InputError(f"{name} is not a picture vestige reads (content looks like {kind}); it reads {known}.")
-    if kind == "HEIF" and not _register_heif():
-        raise InputError(f"{name} is HEIF; install pillow-heif to read it.")
-    Image = _pillow()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            formats = [kind] if kind != "AVIF" else ["AVIF", *(["HEIF"] if _register_heif() else [])]
-            formats = formats if kind != "JPEG" else ["JPEG", "MPO"]
-            image = Image.open(io.BytesIO(data), formats=formats)
-    except Exception as error:  # Pillow's readers raise many types on damaged headers
-        raise InputError(f"{name} is a damaged {kind} file ({_reason(error)}).") from None
-    width, height = image.size
-    pixels = width * height
-    if pixels > limits.max_pixels or max(width, height) > limits.max_side:
-        raise LimitError(
-            f"{name} is {width}×{height} ({pixels / 1e6:.0f} megapixels); the limit is "
-            f"{limits.max_pixels / 1e6:.0f} megapixels (--max-megapixels raises it)."
-        )
-    if pixels > limits.ratio_from and pixels > limits.max_pixels_per_byte * len(data):
-        raise LimitError(
-            f"{name} claims {pixels / 1e6:.0f} megapixels in {len(data) / 1024:.0f} KiB, like a decompression bomb; "
-            f"it was not decoded."
-        )
-    return image, kind
-
-
-def decode(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) -> Decoded:
-    """Decode the first frame of a picture.
-
-    Raises InputError for damaged files and LimitError beyond the limits.
-
-    >>> decode(encode(np.zeros((4, 6, 3), np.uint8), "PNG")).pixels.shape
-    (4, 6, 3)
-    """
-    image, kind = open_image(data, name, limits)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _decode(image, kind, data)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        raise InputError(f"{name} is a damaged {kind} file ({_reason(error)}).") from None
-
-
-def _decode(image: Any, kind: str, data: bytes) -> Decoded:
-    notes: list[str] = []
-    orientation = _orientation(image, kind)
-    frames = int(getattr(image, "n_frames", 1) or 1)
-    mode = image.mode
-    deep_stored = _sixteen_bit(image, kind, data)
-    image.load()
-    if frames > 1:
-        notes.append(f"first of {frames} frames")
-    alpha_image = None
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        alpha = np.asarray(rgba.getchannel("A"))
-        alpha_image = alpha if alpha.min() < 255 else None
-    stored = _to_rgb8(image, deep_stored)
-    icc_name, managed = _to_srgb(image, stored, notes)
-    deep = None
-    if deep_stored is not None:
-        deep = orient(deep_stored, orientation)
-    pixels = orient(managed, orientation)
-    if deep is not None and managed is not stored:
-        deep = None  # colour management happened in eight bits
-    return Decoded(
-        format=kind,
-        mode=mode,
-        stored=stored,
-        pixels=pixels,
-        deep=deep,
-        alpha=None if alpha_image is None else orient(alpha_image, orientation),
-        orientation=orientation,
-        bit_depth=16 if deep_stored is not None else (1 if mode == "1" else 8),
-        frames=frames,
-        icc_name=icc_name,
-        notes=notes,
-    )
-
-
-def _orientation(image: Any, kind: str) -> int:
-    if kind in ("HEIF", "AVIF"):
-        return 1  # the reader applies the container's transformation itself
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF must not keep the picture from being read
-        return 1
-    return value if value in _UPRIGHT else 1
-
-
-def _sixteen_bit(image: Any, kind: str, data: bytes) -> np.ndarray | None:
-    """uint16 H×W×3 as stored for 16-bit PNG and TIFF, which Pillow would cut to eight bits in colour."""
-    deep = image.mode.startswith("I;16") or image.mode in ("I", "F")
-    if kind == "PNG":
-        deep = deep or (len(data) > 24 and data[24] == 16)
-    elif kind == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(258, (8,))
-        deep = deep or max(bits if isinstance(bits, tuple) else (bits,)) == 16
-    if kind not in ("PNG", "TIFF") or not deep:
-        return None
-    import cv2
-
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if array is None or array.dtype != np.uint16 or array.shape[:2] != (image.height, image.width):
-        return None
-    if array.ndim == 2 or array.shape[2] == 1:
-        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(array[:, :, 2::-1])
-
-
-def _to_rgb8(image: Any, deep: np.ndarray | None) -> np.ndarray:
-    if deep is not None:
-        return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
-        array = np.asarray(image).astype(np.float64)
-        finite = array[np.isfinite(array)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        if image.mode != "F" and low >= 0 and high <= 65535:
-            low, high = 0.0, 65535.0 if high > 255 else 255.0
-        array = np.nan_to_num((array - low) / (high - low or 1.0)).clip(0, 1)
-        return np.repeat((array * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in ("P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
-
-
-def _to_srgb(image: Any, stored: np.ndarray, notes: list[str]) -> tuple[str, np.ndarray]:
-    """Name of the embedded profile and the sRGB samples (``stored`` itself when nothing had to change)."""
-    profile = image.info.get("icc_profile")
-    if not profile:
-        return "", stored
-    from PIL import Image, ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        name = (ImageCms.getProfileDescription(source) or "").strip()[:80]
-        if "srgb" in name.lower():
-            return name, stored
-        space = source.profile.xcolor_space.strip()
-        if space == "CMYK" and image.mode == "CMYK":
-            base = image
-        elif space == "RGB":
-            base = Image.fromarray(stored)
-        elif space == "GRAY" and image.mode in ("L", "LA"):
-            base = image.convert("L")
-        else:
-            notes.append(f"colour profile {name!r} does not fit mode {image.mode} and was ignored")
-            return name, stored
-        converted = ImageCms.profileToProfile(base, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        return name, np.asarray(converted)
-    except Exception as error:  # a broken profile must not keep the picture from being read
-        notes.append(f"embedded colour profile could not be applied ({_reason(error)})")
-        return "unreadable", stored
 
 
 def _reason(error: BaseException) -> str:
@@ -325,10 +85,10 @@ def encode(
         raise UsageError(f"Cannot write {format}; choose one of {', '.join(IMAGE_FORMATS)}.")
     if pixels.dtype == np.uint16:
         return _encode_deep(pixels, format)
-    image = _pillow().fromarray(np.ascontiguousarray(pixels))
+    image = pillow().fromarray(np.ascontiguousarray(pixels))
     if alpha is not None and format in ("PNG", "WEBP", "TIFF", "AVIF", "HEIF"):
         image = image.convert("RGB")
-        image.putalpha(_pillow().fromarray(alpha))
+        image.putalpha(pillow().fromarray(alpha))
     options: dict[str, Any] = {
         "JPEG": {"quality": quality, "subsampling": subsampling},
         "PNG": {"compress_level": 6},
@@ -345,7 +105,7 @@ def encode(
 
             options["pnginfo"] = PngInfo()
             options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    if format == "HEIF" and not _register_heif():
+    if format == "HEIF" and not register_heif():
         raise UsageError("Writing HEIF needs pillow-heif; install it or choose another format.")
     buffer = io.BytesIO()
     try:

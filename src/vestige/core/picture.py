@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vestige.core.errors import InputError
+from vestige.core.completeness import END_OF_IMAGE
 from vestige.core.image_io import (
     DEFAULT_LIMITS,
     Decoded,
@@ -111,18 +111,27 @@ class ImageSubject:
     @cached_property
     def luma(self) -> np.ndarray:
         """float32 H×W in [0, 255], as stored: the JPEG's own Y samples, BT.601 luma of ``stored`` otherwise."""
-        if self.format == "JPEG":
-            image, _ = open_image(self.data, self.source, self.limits)
-            if image.mode in ("RGB", "L"):
-                try:
-                    image.draft("YCbCr" if image.mode == "RGB" else "L", image.size)
-                    image.load()
-                    return np.asarray(image.getchannel(0)).astype(np.float32)
-                except Exception as error:
-                    raise InputError(f"{self.source} is a damaged JPEG file ({error}).") from None
+        decoded = self.decoded
+        if decoded.format == "JPEG" and decoded.scale == 1 and not decoded.missing:
+            own = _jpeg_luma(self.data if decoded.ended else self.data + END_OF_IMAGE, self.source, self.limits)
+            if own is not None:
+                return own
         r, g, b = (self.stored[..., c].astype(np.float32) for c in range(3))
         return 0.299 * r + 0.587 * g + 0.114 * b
 
     def upright(self, map: np.ndarray) -> np.ndarray:
         """Turn a map made on the stored grid into display orientation."""
         return orient(map, self.decoded.orientation)
+
+
+def _jpeg_luma(data: bytes, name: str, limits: Limits) -> np.ndarray | None:
+    """The Y samples of a JPEG known to be whole, None where it stores others (RGB, CMYK)."""
+    image, _ = open_image(data, name, limits)
+    if image.mode not in ("RGB", "L"):
+        return None
+    try:
+        image.draft("YCbCr" if image.mode == "RGB" else "L", image.size)
+        image.load()
+    except OSError:  # the decoder turns RGB into nothing else
+        return None
+    return np.asarray(image.getchannel(0)).astype(np.float32)

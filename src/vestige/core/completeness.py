@@ -1,0 +1,217 @@
+"""Whether a picture file holds all the samples that its header promises.
+
+Libraries fill what is missing with black or grey and say nothing, or say it once and forget. Nothing here decodes by
+itself: PNG rows are counted as they inflate, and a JPEG is decoded a second time with other bytes where a scan ends,
+which changes the picture exactly where the first decoding ran past the end of its data.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vestige.core.containers import Layout, layout
+
+#: PNG: samples a pixel by colour type; where the passes of an interlaced picture start and how far they step (x, y).
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2), (0, 1, 1, 2))
+_CRITICAL = ("IHDR", "PLTE", "IDAT", "tRNS")
+_KEPT = ("IHDR", "PLTE", "tRNS", "iCCP", "eXIf")
+_STEP = 1 << 20
+#: Bytes without a marker in them that no encoder puts where a scan ends.
+_PROBE = bytes.fromhex("5ac3963ca5690f1e7187d22d4bb41ee1")
+_RESTART = re.compile(rb"(\xff+[\xd0-\xd7])")
+_MOST_SCANS = 500
+_SCAN_PIXELS = 4_000_000_000
+END_OF_IMAGE = b"\xff\xd9"
+
+
+@dataclass
+class Complete:
+    """What a file lacks.
+
+    damage: why not all samples can be trusted, empty where they can. notes: what is wrong beside them. rows: how many
+    rows are there from the top, None where it is not known.
+    """
+
+    damage: str = ""
+    notes: list[str] = field(default_factory=list)
+    rows: int | None = None
+
+
+@dataclass
+class PngRows:
+    """What inflating a PNG gives: how many bytes of how many, and the bytes themselves where they were kept."""
+
+    stated: Complete
+    expected: int
+    held: int
+    kept: bytearray
+
+
+def png_rows(data: bytes, keep: bool = False) -> PngRows:
+    """Inflate the samples of a PNG's default image without unpacking them; keep: hold on to the bytes."""
+    found = layout(data, "PNG")
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    pixel = bits * _CHANNELS.get(colour, 1)
+    line = (width * pixel + 7) // 8 + 1
+    expected = _interlaced_size(width, height, pixel) if interlaced else line * height
+    out = PngRows(Complete(), expected, 0, bytearray())
+    stated = out.stated
+    try:
+        for chunk in _inflate(data, found, expected, keep):
+            out.held += len(chunk)
+            if keep:
+                out.kept += chunk
+    except zlib.error as error:
+        wrong = "checksum" if "check" in str(error) else "compressed data"
+        stated.damage = f"the {wrong} of its samples is wrong"
+    if not interlaced:
+        stated.rows = min(height, out.held // line)
+    if out.held < expected:
+        stated.damage = f"{out.held} of the {expected} bytes of its samples are there"
+    broken = [n for n in _CRITICAL if f"the checksum of a {n} chunk is wrong" in found.problems]
+    if broken and not stated.damage:
+        stated.damage = f"the checksum of its {broken[0]} chunk is wrong"
+    if not any(p.name == "IEND" for p in found.parts):
+        stated.notes.append("It has no IEND chunk, the mark of a PNG's end.")
+    return out
+
+
+def _inflate(data: bytes, found: Layout, expected: int, careful: bool) -> Iterator[bytes]:
+    """The inflated bytes in pieces, no more than a little over what is expected.
+
+    careful: where the stream is damaged, give what inflates up to the very byte before the error is raised.
+    """
+    stream, held = zlib.decompressobj(), 0
+    view = memoryview(data)
+    parts = [(p.body, p.end) for p in found.parts if p.name == "IDAT"]
+    after = found.parts[-1].end + 4 if found.parts else 8
+    if not any(p.name == "IEND" for p in found.parts) and data[after + 4 : after + 8] == b"IDAT":
+        parts.append((after + 8, len(data)))  # a chunk that the file breaks off in
+    for start, end in parts:
+        for at in range(start, end, _STEP):
+            pending = bytes(view[at : min(at + _STEP, end)])
+            while pending:
+                before = stream.copy() if careful else None
+                try:
+                    chunk = stream.decompress(pending, _STEP)
+                except zlib.error:
+                    if before is not None:
+                        yield from _bytewise(before, pending)
+                    raise
+                pending = stream.unconsumed_tail
+                held += len(chunk)
+                if chunk:
+                    yield chunk
+                if stream.eof or held > expected + _STEP:
+                    return
+
+
+def _bytewise(stream: zlib._Decompress, pending: bytes) -> Iterator[bytes]:
+    for byte in pending:
+        try:
+            chunk = stream.decompress(bytes((byte,)))
+        except zlib.error:
+            return
+        if chunk:
+            yield chunk
+
+
+def _interlaced_size(width: int, height: int, pixel: int) -> int:
+    total = 0
+    for x, dx, y, dy in _ADAM7:
+        across, down = max(0, -(-(width - x) // dx)), max(0, -(-(height - y) // dy))
+        total += (((across * pixel + 7) // 8) + 1) * down if across else 0
+    return total
+
+
+def whole_png(data: bytes) -> bytes:
+    """The PNG with its missing samples as zeros, packed anew, so that a strict reader takes it."""
+    rows = png_rows(data, keep=True)
+    samples = bytes(rows.kept[: rows.expected]) + bytes(max(0, rows.expected - rows.held))
+    out = bytearray(data[:8])
+    for part in layout(data, "PNG").parts:
+        if part.name in _KEPT:
+            out += _chunk(part.name.encode("ascii"), data[part.body : part.end])
+    out += _chunk(b"IDAT", zlib.compress(samples, 1)) + _chunk(b"IEND", b"")
+    return bytes(out)
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+@dataclass
+class JpegScans:
+    """The scans of a JPEG file.
+
+    ended: it has an end-of-image marker. probed: the file with other bytes where each scan and restart interval ends,
+    without what does not bear on its samples; empty where decoding again tells nothing (arithmetic coding).
+    """
+
+    stated: Complete
+    ended: bool
+    probed: bytes
+
+
+def jpeg_scans(data: bytes) -> JpegScans:
+    """Walk a JPEG's segments up to the end of its first picture; nothing is decoded."""
+    found = layout(data, "JPEG")
+    ended = "the JPEG has no end-of-image marker" not in found.problems
+    stated = Complete()
+    if not ended:
+        stated.notes.append("It has no end-of-image marker.")
+    frame = next((p for p in found.parts if re.fullmatch(r"SOF\d+", p.name)), None)
+    scans = found.named("SOS")
+    if frame is None or not scans:
+        stated.damage = "it has no scan"
+        return JpegScans(stated, ended, b"")
+    process = int(frame.name[3:])
+    height, width, count = struct.unpack_from(">HHB", data, frame.body + 1)
+    if len(scans) > _MOST_SCANS or (len(scans) * width * height > _SCAN_PIXELS and len(scans) > 30):
+        stated.damage = f"its {len(scans)} scans are more than any encoder writes"
+        return JpegScans(stated, ended, b"")
+    missing = _missing(data, frame.body, count, [s.body for s in scans], process)
+    if missing:
+        stated.damage = missing
+    if process >= 9:
+        stated.notes.append("It is coded arithmetically: whether all of its samples are there cannot be told.")
+        return JpegScans(stated, ended, b"")
+    out = [data[:2]]
+    for part in found.parts:
+        if part.name == "SOS":
+            (length,) = struct.unpack_from(">H", data, part.start + 2)
+            start = min(part.start + 2 + length, part.end)
+            samples = _RESTART.sub(lambda m: _PROBE + m.group(1), data[start : part.end].rstrip(b"\xff"))
+            out += [data[part.start : start], samples, _PROBE]
+        elif part.name in ("APP0", "APP14") or not part.name.startswith(("APP", "COM")):
+            out.append(data[part.start : part.end])
+    return JpegScans(stated, ended, b"".join([*out, END_OF_IMAGE]))
+
+
+def _missing(data: bytes, frame: int, count: int, scans: list[int], process: int) -> str:
+    """Which of the components or their coefficients no scan holds."""
+    identifiers = [data[frame + 6 + 3 * k] for k in range(count)]
+    # the lowest bit sent of each coefficient, by component; 14 stands for none
+    sent = {k: [14] * 64 for k in identifiers}
+    for at in scans:
+        n = data[at]
+        first, last, bits = data[at + 1 + 2 * n : at + 4 + 2 * n]
+        low = bits & 15
+        if process not in (2, 6):
+            first, last, low = 0, 63, 0
+        for k in range(n):
+            known = sent.get(data[at + 1 + 2 * k])
+            if known is not None:
+                for z in range(first, min(last, 63) + 1):
+                    known[z] = min(known[z], low)
+    lacking = [k for k, levels in sent.items() if max(levels) > 0]
+    if not lacking:
+        return ""
+    if any(min(sent[k]) == 14 for k in lacking):
+        return "a colour component has no scan"
+    return "the last of its progressive scans are missing"
