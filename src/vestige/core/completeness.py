@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vestige.core.containers import Layout, layout
+from vestige.core.containers import Layout, Part, layout
+from vestige.core.tiff import Directories, Directory, integers, tiff_directories
 
 #: PNG: samples a pixel by colour type; where the passes of an interlaced picture start and how far they step (x, y).
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -24,6 +25,7 @@ _STEP = 1 << 20
 #: Bytes without a marker in them that no encoder puts where a scan ends.
 _PROBE = bytes.fromhex("5ac3963ca5690f1e7187d22d4bb41ee1")
 _RESTART = re.compile(rb"(\xff+[\xd0-\xd7])")
+_STRAY = re.compile(rb"\xff[\x01-\xbf]")
 _MOST_SCANS = 500
 _SCAN_PIXELS = 4_000_000_000
 END_OF_IMAGE = b"\xff\xd9"
@@ -181,16 +183,40 @@ def jpeg_scans(data: bytes) -> JpegScans:
     if process >= 9:
         stated.notes.append("It is coded arithmetically: whether all of its samples are there cannot be told.")
         return JpegScans(stated, ended, b"")
-    out = [data[:2]]
+    out, interval = [data[:2]], 0
     for part in found.parts:
+        if part.name == "DRI":
+            (interval,) = struct.unpack_from(">H", data, part.body)
         if part.name == "SOS":
             (length,) = struct.unpack_from(">H", data, part.start + 2)
             start = min(part.start + 2 + length, part.end)
+            if _STRAY.search(data, start, part.end) and not stated.damage:
+                stated.damage = "its compressed data is interrupted"
+            if interval and not stated.damage and not _restarts_in_order(data, frame.body, part, start, interval):
+                stated.damage = "restart markers are missing from its compressed data"
             samples = _RESTART.sub(lambda m: _PROBE + m.group(1), data[start : part.end].rstrip(b"\xff"))
             out += [data[part.start : start], samples, _PROBE]
         elif part.name in ("APP0", "APP14") or not part.name.startswith(("APP", "COM")):
             out.append(data[part.start : part.end])
     return JpegScans(stated, ended, b"".join([*out, END_OF_IMAGE]))
+
+
+def _restarts_in_order(data: bytes, frame: int, scan: Part, start: int, interval: int) -> bool:
+    """Whether a scan has as many restart markers as its units ask for, one after the other."""
+    height, width, count = struct.unpack_from(">HHB", data, frame + 1)
+    factors = {data[frame + 6 + 3 * k]: divmod(data[frame + 7 + 3 * k], 16) for k in range(count)}
+    across, down = max(h for h, _ in factors.values()) or 1, max(v for _, v in factors.values()) or 1
+    if data[scan.body] == 1:  # a component by itself: its units are its own blocks
+        h, v = factors.get(data[scan.body + 1], (1, 1))
+        units = _up(_up(width * h, across), 8) * _up(_up(height * v, down), 8)
+    else:
+        units = _up(width, 8 * across) * _up(height, 8 * down)
+    marks = [m.group(1)[-1] & 7 for m in _RESTART.finditer(data, start, scan.end)]
+    return len(marks) >= _up(units, interval) - 1 and marks == [k % 8 for k in range(len(marks))]
+
+
+def _up(n: int, by: int) -> int:
+    return -(-n // by)
 
 
 def _missing(data: bytes, frame: int, count: int, scans: list[int], process: int) -> str:
@@ -215,3 +241,71 @@ def _missing(data: bytes, frame: int, count: int, scans: list[int], process: int
     if any(min(sent[k]) == 14 for k in lacking):
         return "a colour component has no scan"
     return "the last of its progressive scans are missing"
+
+
+_STRIPS = ((273, 279), (324, 325))
+_COMPRESSION, _JPEG_TABLES = 259, 347
+_DEFLATE, _JPEG = (8, 32946), 7
+
+
+def tiff_strips(data: bytes) -> tuple[str, list[bytes]]:
+    """What is wrong with a TIFF's strips or tiles, and those that are JPEG streams, each whole with its tables.
+
+    libtiff passes over a wrong checksum of a deflated strip, and fills a JPEG strip that breaks off.
+    """
+    tree = tiff_directories(data)
+    first = tree.find("IFD0")
+    packed = None if first is None else first.entries.get(_COMPRESSION)
+    if first is None or packed is None or packed.kind != 3:
+        return "", []
+    kind = int(tree.value(packed)[0])
+    if kind == 1:
+        return _unpacked(tree, first), []
+    if kind not in (*_DEFLATE, _JPEG):
+        return "", []
+    tables = first.entries.get(_JPEG_TABLES)
+    head = b"" if tables is None else data[tables.offset : tables.offset + tables.size].removesuffix(END_OF_IMAGE)
+    streams = []
+    for start, size in _extents(tree, first):
+        strip = data[start : start + size]
+        if kind == _JPEG:
+            streams.append(head + strip[2:] if head else strip)
+        elif wrong := _deflated(strip):
+            return wrong, []
+    return "", streams
+
+
+def _extents(tree: Directories, directory: Directory) -> list[tuple[int, int]]:
+    for offsets, sizes in _STRIPS:
+        at, by = directory.entries.get(offsets), directory.entries.get(sizes)
+        if at is not None and by is not None and at.kind in (3, 4, 16) and by.kind in (3, 4, 16):
+            return list(zip(integers(tree, at).tolist(), integers(tree, by).tolist(), strict=False))
+    return []
+
+
+def _unpacked(tree: Directories, directory: Directory) -> str:
+    """Whether strips that are not compressed hold as many bytes as the picture takes."""
+    width, height, planar = (_first(tree, directory, tag, d) for tag, d in ((256, 0), (257, 0), (284, 1)))
+    entry = directory.entries.get(258)
+    bits = [1] if entry is None or entry.kind != 3 else [int(b) for b in tree.value(entry, 16)]
+    if 322 in directory.entries or not directory.entries.get(279):
+        return ""  # tiles are padded, and some writers leave the lengths of strips out
+    line = sum(_up(width * b, 8) for b in bits) if planar == 2 else _up(width * sum(bits), 8)
+    held = sum(size for _, size in _extents(tree, directory))
+    return f"{held} of the {line * height} bytes of its samples are there" if held < line * height else ""
+
+
+def _first(tree: Directories, directory: Directory, tag: int, default: int) -> int:
+    entry = directory.entries.get(tag)
+    return default if entry is None or entry.kind not in (3, 4, 16) or not entry.count else int(tree.value(entry, 8)[0])
+
+
+def _deflated(strip: bytes) -> str:
+    stream, pending = zlib.decompressobj(), strip
+    try:
+        while pending and not stream.eof:
+            stream.decompress(pending, _STEP)
+            pending = stream.unconsumed_tail
+    except zlib.error:
+        return "the compressed data or the checksum of its samples is wrong"
+    return "" if stream.eof else "its compressed data breaks off"

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -20,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.completeness import END_OF_IMAGE, jpeg_scans, png_rows, whole_png
+from vestige.core.completeness import END_OF_IMAGE, jpeg_scans, png_rows, tiff_strips, whole_png
 from vestige.core.containers import MAX_PARTS, layout
 from vestige.core.errors import InputError, LimitError
 from vestige.core.orientation import READERS, blank_tiff, orient, orientation_of
@@ -200,7 +202,8 @@ def _decode(image: Any, kind: str, data: bytes, limits: Limits) -> Decoded:
     if frames > 1:
         notes.append(f"The first of {frames} frames or pages was examined.")
     mode, bits = image.mode, 8
-    deep, deep_alpha = (None, None) if scale > 1 or loaded.missing else sixteen_bit(image, kind, data)
+    with silenced():
+        deep, deep_alpha = (None, None) if scale > 1 or loaded.missing else sixteen_bit(image, kind, data)
     if deep is not None:
         bits = 16
     if scale > 1:
@@ -297,7 +300,10 @@ def _draft(image: Any, scale: int) -> Any:
 def _canvas(data: bytes, kind: str, limits: Limits, scale: int) -> _Loaded:
     """Formats decoded twice, onto a dark and a bright canvas: where the two differ nothing was decoded."""
     said = raw_file(data) if kind == "TIFF" else ""
-    with _lenient(limits.partial):
+    wrong = _strips(data) if kind == "TIFF" else ""
+    if wrong and not limits.partial:
+        raise _DamageError(wrong)
+    with _lenient(limits.partial), silenced():
         images = []
         for level in (0, 255):
             image = _open(data, kind)
@@ -305,13 +311,27 @@ def _canvas(data: bytes, kind: str, limits: Limits, scale: int) -> _Loaded:
             image.load()
             images.append(image)
     rows = _first_difference(np.asarray(images[0]), np.asarray(images[1]))
-    loaded = _Loaded(images[0], data, missing=said)
+    loaded = _Loaded(images[0], data, missing=_partly(None, images[0].height, wrong) if wrong else said)
     if rows is not None:
         damage = "not all of its samples are there"
         if not limits.partial or not rows:
             raise _DamageError(damage)
         loaded.missing = _partly(rows, images[0].height, damage)
     return loaded
+
+
+def _strips(data: bytes) -> str:
+    """What is wrong with a TIFF's compressed strips."""
+    wrong, streams = tiff_strips(data)
+    for stream in streams:
+        scans = jpeg_scans(stream)
+        if scans.stated.damage or not scans.ended:
+            return scans.stated.damage or "its compressed data breaks off"
+        if scans.probed:
+            one, other = (np.asarray(_open(s, "JPEG")) for s in (stream, scans.probed))
+            if _first_difference(one, other) is not None:
+                return "its compressed data breaks off"
+    return wrong
 
 
 _LOADERS: dict[str, Any] = {"PNG": _png, "JPEG": _jpeg, "TIFF": _canvas, "GIF": _canvas, "BMP": _canvas}
@@ -343,6 +363,25 @@ def _lenient(partial: bool) -> Iterator[None]:
             yield
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep what C libraries write to the error stream off the terminal: the caller says it in a sentence."""
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # there is no such stream
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _first_difference(one: np.ndarray, other: np.ndarray) -> int | None:
