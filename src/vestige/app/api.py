@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vestige.app.carried import DEEP, losses, metadata
 from vestige.core.calibration import PRIOR
 from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.guard import check_output
-from vestige.core.image_io import encode, format_for, to_uint8
+from vestige.core.image_io import DEFAULT_LIMITS, EXAMINED_PIXELS, Limits, encode, format_for, to_uint8
 from vestige.core.keys import PUBLIC_KEY, load_key
 from vestige.core.model_files import is_model_folder
+from vestige.core.samples import to_eight
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject, is_clip
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 Picture = str | Path | bytes | np.ndarray | ImageSubject
 
 
-def subject_of(picture: Picture) -> ImageSubject:
+def subject_of(picture: Picture, limits: Limits = DEFAULT_LIMITS) -> ImageSubject:
     """An `ImageSubject` from a path, encoded bytes or an array (uint8 H×W×3, or float 3×H×W / 1×3×H×W in [0, 1]).
 
     Arrays become PNG bytes, so examiners see a picture without any file history.
@@ -38,7 +41,7 @@ def subject_of(picture: Picture) -> ImageSubject:
     if isinstance(picture, ImageSubject):
         return picture
     if isinstance(picture, bytes | bytearray):
-        return ImageSubject(bytes(picture))
+        return ImageSubject(bytes(picture), limits=limits)
     if isinstance(picture, np.ndarray):
         shape = picture.shape
         if picture.dtype == np.uint8 and picture.ndim == 3 and shape[2] == 3:
@@ -46,7 +49,7 @@ def subject_of(picture: Picture) -> ImageSubject:
         if picture.dtype.kind == "f" and shape[-3:-2] == (3,) and shape[:-3] in ((), (1,)):
             return ImageSubject(encode(to_uint8(picture), "PNG"), "array")
         raise InputError(f"An array picture is uint8 H×W×3 or float (1×)3×H×W in [0, 1], got {picture.dtype} {shape}.")
-    return ImageSubject.open(picture)
+    return ImageSubject.open(picture, limits)
 
 
 def load_image(path: str | Path) -> np.ndarray:
@@ -94,7 +97,7 @@ def find(
         from vestige.core.clips import examine_clip
 
         return examine_clip(VideoSubject.open(picture), panel, every)[0]
-    return panel.examine(subject_of(picture))
+    return panel.examine(subject_of(picture, Limits(reduce_above=EXAMINED_PIXELS)))
 
 
 def _scanned(path: Path) -> Findings | None:
@@ -159,15 +162,14 @@ def mark(
     """
     if (message is None) == (bits is None):
         raise UsageError("Give either a message or bits to hide.")
-    subject = subject_of(picture)
+    subject = subject_of(picture).whole()
     marker = _method(method, "mark", options)
     payload = message if message is not None else np.asarray(bits, bool)
     where = _mask(mask, subject)
     if where is not None and "masks" not in inspect.signature(marker.mark).parameters:
         raise UsageError(f"{method} marks whole pictures; leave the mask out, or take --method maskmark.")
     images = marker.mark(subject.image, payload, _key(key), **({} if where is None else {"masks": where}))
-    deep = subject.decoded.deep is not None and (out is None or format_for(out) in ("PNG", "TIFF"))
-    pixels = (images[0].transpose(1, 2, 0).clip(0, 1) * 65535 + 0.5).astype(np.uint16) if deep else to_uint8(images)
+    pixels = _samples(images, subject, out)
     if out is not None:
         write_picture(out, pixels, subject, quality=quality, keep_metadata=keep_metadata)
     return pixels
@@ -188,14 +190,14 @@ def erase(
     picture: Picture, out: str | Path | None = None, *, method: str = "face_obscure", mask: Picture | None = None,
     **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Remove something from a picture; returns uint8 H×W×3 and the bool mask H×W of what changed.
+    """Remove something from a picture; returns uint8 (or uint16) H×W×3 and the bool mask H×W of what changed.
 
     mask: a picture of the same size, white where to erase, for methods that need one.
     Raises UsageError when the mask is missing or has another size.
     """
-    subject = subject_of(picture)
+    subject = subject_of(picture).whole()
     images, changed = _method(method, "erase", options).erase(subject.image, _mask(mask, subject))
-    pixels = to_uint8(images)
+    pixels = _samples(images, subject, out)
     if out is not None:
         write_picture(out, pixels, subject)
     return pixels, changed[0, 0]
@@ -204,13 +206,14 @@ def erase(
 def restore(
     picture: Picture, out: str | Path | None = None, *, method: str = "nlm", mask: Picture | None = None, **options: Any
 ) -> np.ndarray:
-    """Bring back what was lost (noise, holes, resolution); returns uint8 H×W×3.
+    """Bring back what was lost (noise, holes, resolution); returns uint8 (or uint16) H×W×3.
 
     mask: a picture of the same size, white where something is missing, for inpainting.
     Raises UsageError when the mask is missing or has another size.
     """
-    subject = subject_of(picture)
-    pixels = to_uint8(_method(method, "restore", options).restore(subject.image, _mask(mask, subject)))
+    subject = subject_of(picture).whole()
+    images = _method(method, "restore", options).restore(subject.image, _mask(mask, subject))
+    pixels = _samples(images, subject, out)
     if out is not None:
         write_picture(out, pixels, subject)
     return pixels
@@ -266,7 +269,7 @@ def _use(
     if len(inputs) != 1 or out is None:
         raise UsageError(f"{method} takes one picture here, and out= says where to write.")
     settings = {name: value for name, value in options.items() if name not in named and name != "key"}
-    subject = subject_of(inputs[0])
+    subject = subject_of(inputs[0]).whole()
     images = getattr(_method(method, role, settings), verb)(subject.image)
     images = images[0] if isinstance(images, tuple) else images
     pixels = to_uint8(np.asarray(images.detach().cpu() if hasattr(images, "detach") else images, np.float32))
@@ -284,34 +287,33 @@ def write_picture(
     write, would be overwritten.
     """
     check_output(out, inputs=[subject.source])
-    write_atomic(out, encode_like(pixels, subject, format_for(out), quality=quality, keep_metadata=keep_metadata))
+    format = format_for(out)
+    for lost in losses(pixels, subject, format, keep_metadata):
+        warnings.warn(f"{out}: {lost}.", stacklevel=3)
+    write_atomic(out, encode_like(pixels, subject, format, quality=quality, keep_metadata=keep_metadata))
 
 
 def encode_like(
     pixels: np.ndarray, subject: ImageSubject, format: str, *, quality: int = 95, keep_metadata: bool = False
 ) -> bytes:
     """The changed picture's file content; see `write_picture`."""
-    alpha = subject.alpha
-    if alpha is not None and (alpha.shape != pixels.shape[:2] or pixels.dtype != np.uint8):
+    deep = pixels.dtype == np.uint16
+    if deep and format not in DEEP:
+        pixels, deep = to_eight(pixels), False
+    alpha = subject.decoded.deep_alpha if deep else subject.alpha
+    if alpha is None and deep and subject.alpha is not None:
+        alpha = subject.alpha.astype(np.uint16) * 257
+    if alpha is not None and alpha.shape != pixels.shape[:2]:
         alpha = None
-    exif = xmp = None
-    if keep_metadata:
-        exif, xmp = _metadata(subject)
+    exif, xmp, _ = metadata(subject) if keep_metadata else (None, None, ())
     return encode(pixels, format, quality=quality, alpha=alpha, exif=exif, xmp=xmp)
 
 
-def _metadata(subject: ImageSubject) -> tuple[bytes | None, bytes | None]:
-    from vestige.core.image_io import open_image
-
-    image, _ = open_image(subject.data, subject.source, subject.limits)
-    try:
-        exif = image.getexif()
-        exif.pop(0x0112, None)
-        content = exif.tobytes() if len(exif) else None
-    except Exception as error:  # damaged EXIF cannot be kept; say so instead of writing half of it
-        raise InputError(f"The metadata of {subject.source} is damaged and cannot be kept ({error}).") from None
-    xmp = image.info.get("xmp")
-    return content, xmp if isinstance(xmp, bytes) else None
+def _samples(images: Any, subject: ImageSubject, out: str | Path | None) -> np.ndarray:
+    """A method's float images as uint8, or as uint16 where the original has sixteen bits and the output may."""
+    if subject.decoded.deep is None or (out is not None and format_for(out) not in DEEP):
+        return to_uint8(images)
+    return np.asarray((np.asarray(images)[0].transpose(1, 2, 0).clip(0, 1) * 65535 + 0.5).astype(np.uint16))
 
 
 def _method(slug: str, role: str, options: dict[str, Any]) -> Any:

@@ -73,7 +73,7 @@ def png_rows(data: bytes, keep: bool = False) -> PngRows:
         stated.damage = f"the {wrong} of its samples is wrong"
     if not interlaced:
         stated.rows = min(height, out.held // line)
-    if out.held < expected:
+    if out.held < expected and not stated.damage:
         stated.damage = f"{out.held} of the {expected} bytes of its samples are there"
     broken = [n for n in _CRITICAL if f"the checksum of a {n} chunk is wrong" in found.problems]
     if broken and not stated.damage:
@@ -138,12 +138,13 @@ def whole_png(data: bytes) -> bytes:
     out = bytearray(data[:8])
     for part in layout(data, "PNG").parts:
         if part.name in _KEPT:
-            out += _chunk(part.name.encode("ascii"), data[part.body : part.end])
-    out += _chunk(b"IDAT", zlib.compress(samples, 1)) + _chunk(b"IEND", b"")
+            out += png_chunk(part.name.encode("ascii"), data[part.body : part.end])
+    out += png_chunk(b"IDAT", zlib.compress(samples, 1)) + png_chunk(b"IEND", b"")
     return bytes(out)
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    """A PNG chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 

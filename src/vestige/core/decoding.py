@@ -31,6 +31,8 @@ from vestige.core.samples import alpha_of, reduced, sixteen_bit, to_eight, to_rg
 from vestige.core.sniff import IMAGE_FORMATS, sniff
 from vestige.core.tiff import tiff_directories
 
+#: Pictures of more pixels are examined at a smaller scale, so that a process stays below about a gigabyte.
+EXAMINED_PIXELS = 24_000_000
 _TRUNCATED = threading.Lock()
 
 
@@ -172,7 +174,7 @@ def decode(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS) ->
 
 
 def _advice(kind: str) -> str:
-    return "; --partial examines what is there" if READERS[kind].partial else ""
+    return "; find --partial examines what is there" if READERS[kind].partial else ""
 
 
 class _DamageError(Exception):
@@ -208,7 +210,7 @@ def _decode(image: Any, kind: str, data: bytes, limits: Limits) -> Decoded:
         bits = 16
     if scale > 1:
         notes.append(f"It was examined at 1/{scale} of its size of {width}×{height} pixels, to stay within memory.")
-        if image.size == (width, height):
+        if kind != "JPEG" or image.size == (width, height):
             image = reduced(image, scale)
     alpha = alpha_of(image)
     stored = to_rgb8(image, notes) if deep is None else to_eight(deep)
@@ -310,13 +312,13 @@ def _canvas(data: bytes, kind: str, limits: Limits, scale: int) -> _Loaded:
             _prefill(image, level)
             image.load()
             images.append(image)
-    rows = _first_difference(np.asarray(images[0]), np.asarray(images[1]))
+    lacking = _rows_that_differ(np.asarray(images[0]), np.asarray(images[1]))
     loaded = _Loaded(images[0], data, missing=_partly(None, images[0].height, wrong) if wrong else said)
-    if rows is not None:
+    if lacking.any():
         damage = "not all of its samples are there"
-        if not limits.partial or not rows:
+        if not limits.partial or lacking.all():
             raise _DamageError(damage)
-        loaded.missing = _partly(rows, images[0].height, damage)
+        loaded.missing = _partly(int((~lacking).sum()), images[0].height, damage)
     return loaded
 
 
@@ -384,21 +386,26 @@ def silenced() -> Iterator[None]:
         os.close(nowhere)
 
 
+def _rows_that_differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Bool (rows,): in which rows two decodings differ."""
+    if one.shape != other.shape:
+        return np.ones(len(one), bool)
+    out = np.zeros(len(one), bool)
+    for k in range(0, len(one), 256):  # in strips: the comparison takes as much memory as the samples
+        differs = one[k : k + 256] != other[k : k + 256]
+        out[k : k + 256] = differs.reshape(len(differs), -1).any(axis=1)
+    return out
+
+
 def _first_difference(one: np.ndarray, other: np.ndarray) -> int | None:
     """The first row in which two decodings differ, None where they are equal."""
-    if one.shape != other.shape:
-        return 0
-    differs = [np.any(one[k : k + 256] != other[k : k + 256]) for k in range(0, len(one), 256)]
-    if not any(differs):
-        return None
-    start = 256 * int(np.argmax(differs))
-    block = one[start : start + 256] != other[start : start + 256]
-    return start + int(np.argmax(block.reshape(len(block), -1).any(axis=1)))
+    differs = _rows_that_differ(one, other)
+    return int(np.argmax(differs)) if differs.any() else None
 
 
 def _partly(rows: int | None, height: int, damage: str) -> str:
-    held = "what is there" if rows is None else f"the first {rows} of {height} rows"
-    return f"The file is damaged ({damage}): only {held} was decoded, the rest is filled with one colour."
+    held = "what is there" if rows is None else f"{rows} of {height} rows"
+    return f"The file is damaged ({damage}): only {held} could be decoded, the rest is filled up."
 
 
 def reason(error: BaseException) -> str:

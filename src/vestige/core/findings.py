@@ -264,7 +264,7 @@ class Clip:
 @dataclass(frozen=True)
 class Findings:
     """Everything said about one subject; ``clip`` holds what a clip's frames say over time, ``domain`` what sort of
-    picture it is."""
+    picture it is, ``reading`` what its reader had to decide, or left out."""
 
     source: str
     sha256: str
@@ -275,6 +275,7 @@ class Findings:
     verdict: Verdict
     clip: Clip | None = None
     domain: Domain | None = None
+    reading: tuple[str, ...] = ()
 
     def __getitem__(self, examiner: str) -> Finding:
         for finding in self.findings:
@@ -292,6 +293,7 @@ class Findings:
             "height": self.height,
             "verdict": self.verdict.to_dict(),
             "domain": None if self.domain is None else self.domain.to_dict(),
+            "reading": list(self.reading),
             "findings": [f.to_dict() for f in self.findings],
             **({} if self.clip is None else {"clip": self.clip.to_dict()}),
         }
@@ -315,4 +317,5 @@ class Findings:
             verdict=Verdict.from_dict(value["verdict"]),
             clip=Clip.from_dict(value["clip"], frame_maps) if "clip" in value else None,
             domain=None if value["domain"] is None else Domain.from_dict(value["domain"]),
+            reading=tuple(value["reading"]),
         )

@@ -16,7 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.decoding import DEFAULT_LIMITS, Decoded, Limits, decode, open_image, pillow, register_heif
+from vestige.core.completeness import png_chunk
+from vestige.core.decoding import (
+    DEFAULT_LIMITS,
+    EXAMINED_PIXELS,
+    Decoded,
+    Limits,
+    decode,
+    open_image,
+    pillow,
+    register_heif,
+)
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.orientation import orient
@@ -28,8 +38,8 @@ SUFFIXES = {
 }  # fmt: skip
 
 __all__ = [
-    "DEFAULT_LIMITS", "SUFFIXES", "Decoded", "Limits", "decode", "encode", "format_for", "open_image", "orient",
-    "read_bytes", "save_image", "to_float", "to_uint8",
+    "DEFAULT_LIMITS", "EXAMINED_PIXELS", "SUFFIXES", "Decoded", "Limits", "decode", "encode", "format_for",
+    "open_image", "orient", "read_bytes", "save_image", "to_float", "to_uint8",
 ]  # fmt: skip
 
 
@@ -84,7 +94,7 @@ def encode(
     if format not in IMAGE_FORMATS:
         raise UsageError(f"Cannot write {format}; choose one of {', '.join(IMAGE_FORMATS)}.")
     if pixels.dtype == np.uint16:
-        return _encode_deep(pixels, format)
+        return _encode_deep(pixels, format, alpha, exif, xmp)
     image = pillow().fromarray(np.ascontiguousarray(pixels))
     if alpha is not None and format in ("PNG", "WEBP", "TIFF", "AVIF", "HEIF"):
         image = image.convert("RGB")
@@ -116,14 +126,26 @@ def encode(
     return buffer.getvalue()
 
 
-def _encode_deep(pixels: np.ndarray, format: str) -> bytes:
+def _encode_deep(
+    pixels: np.ndarray, format: str, alpha: np.ndarray | None, exif: bytes | None, xmp: bytes | None
+) -> bytes:
+    """Sixteen bits a channel, which Pillow does not write in colour."""
     if format not in ("PNG", "TIFF"):
         raise UsageError(f"{format} holds eight bits a channel; write 16-bit pictures as PNG or TIFF.")
     import cv2
 
-    ordered = pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, ::-1])
-    _, buffer = cv2.imencode(".png" if format == "PNG" else ".tiff", ordered)
-    return buffer.tobytes()
+    ordered = pixels if pixels.ndim == 2 else pixels[:, :, ::-1]
+    if alpha is not None and pixels.ndim == 3:
+        ordered = np.dstack([ordered, alpha])
+    _, buffer = cv2.imencode(".png" if format == "PNG" else ".tiff", np.ascontiguousarray(ordered))
+    data = buffer.tobytes()
+    if format == "TIFF":
+        return data
+    text = b"XML:com.adobe.xmp\0\0\0\0\0" + (xmp or b"")
+    chunks = [(b"eXIf", exif.removeprefix(b"Exif\0\0"))] if exif else []
+    chunks += [(b"iTXt", text)] if xmp else []
+    after = 8 + 25  # the header chunk
+    return b"".join((data[:after], *(png_chunk(*c) for c in chunks), data[after:]))
 
 
 def format_for(path: str | Path) -> str:

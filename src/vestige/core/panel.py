@@ -25,7 +25,7 @@ from vestige.core.calibration import (
     with_prior,
 )
 from vestige.core.domain import GRAPHICS, domain_of
-from vestige.core.errors import InputError, UsageError
+from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.findings import NEUTRAL, Domain, Finding, Findings, Stability, Verdict
 from vestige.core.keys import PUBLIC_KEY
 from vestige.core.stability import NEAR, versions
@@ -81,7 +81,11 @@ class Panel:
                 findings.append(Finding.not_applicable(finder.slug, kind, _not_graphics(domain)))
                 continue
             try:
-                findings.append(finder.find(subject))
+                findings.append(finder.find(_seen_by(finder, subject)))
+            except LimitError as error:
+                if subject.decoded.scale == 1:
+                    raise
+                findings.append(Finding.not_applicable(finder.slug, kind, f"{error}."))
             except InputError:
                 raise
             except Exception as error:  # one examiner's defect must not hide what the others found
@@ -116,17 +120,20 @@ class Panel:
 
         Raises InputError when it cannot be decoded.
         """
-        findings, domain = self.findings(subject), domain_of(subject)
+        domain, (width, height) = domain_of(subject), subject.size
+        findings = self.findings(subject)
         stability = None if self.fast else self.stability(subject, findings)
+        verdict = self.verdict(findings, domain=domain, stability=stability)
         return Findings(
             source=subject.source,
             sha256=subject.sha256,
             format=subject.format,
-            width=subject.width,
-            height=subject.height,
+            width=width,
+            height=height,
             findings=tuple(findings),
-            verdict=self.verdict(findings, domain=domain, stability=stability),
+            verdict=dataclasses.replace(verdict, sentences=(*subject.notes, *verdict.sentences)),
             domain=domain,
+            reading=subject.notes,
         )
 
     def edit_probability(self, findings: Sequence[Finding]) -> float:
@@ -215,6 +222,18 @@ def _lowered(finding: Finding, domain: Domain) -> Finding:
         return finding
     said = f"{finding.when_flagged} The picture is outside what its error rate was measured on ({domain.names[0]})."
     return dataclasses.replace(finding, flagged=False, look=True, when_look=f"Unsure: {said}")
+
+
+def _seen_by(finder: Finder, subject: ImageSubject) -> ImageSubject:
+    """What an examiner is shown of a picture that was decoded at a smaller scale: the pixels alone, or the file alone.
+
+    Compression and camera leave traces at the stored scale only; those that read them cannot be asked.
+    """
+    if subject.decoded.scale == 1 or getattr(finder, "any_scale", False):
+        return subject
+    if finder.slug not in {s.slug for s in catalogue.systems() if s.frames}:
+        return subject.file_alone
+    return subject.shared("pixels alone", lambda: type(subject).of_pixels(subject.pixels, subject.source))
 
 
 def default_panel(

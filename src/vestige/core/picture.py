@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vestige.core.completeness import END_OF_IMAGE
+from vestige.core.errors import InputError, LimitError
 from vestige.core.image_io import (
     DEFAULT_LIMITS,
     Decoded,
@@ -56,6 +57,22 @@ class ImageSubject:
         subject._header  # noqa: B018 - refuse bad files here, not at first use
         return subject
 
+    @classmethod
+    def of_pixels(cls, pixels: np.ndarray, source: str) -> ImageSubject:
+        """A picture without a file: uint8 H×W×3, upright sRGB, for what works on pixels alone."""
+        height, width = pixels.shape[:2]
+        subject = cls(b"", source)
+        subject.__dict__["_header"] = ("PNG", width, height, {})
+        subject.__dict__["decoded"] = Decoded("PNG", "RGB", pixels, pixels, None, None, 1, 8, 1, "")
+        return subject
+
+    @cached_property
+    def file_alone(self) -> ImageSubject:
+        """The same file without its samples, for what reads only the file; using them raises LimitError."""
+        subject = _FileAlone(self.data, self.source, self.limits)
+        subject.__dict__["_header"] = self._header
+        return subject
+
     @cached_property
     def _header(self) -> tuple[str, int, int, dict[str, Any]]:
         image, kind = open_image(self.data, self.source, self.limits)
@@ -68,6 +85,28 @@ class ImageSubject:
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height that the file states, upright, whatever the scale it was decoded at."""
+        _, width, height, _ = self._header
+        decoded = self.decoded
+        if decoded.scale == 1:
+            return decoded.pixels.shape[1], decoded.pixels.shape[0]
+        upright = decoded.pixels.shape[1] >= decoded.pixels.shape[0]
+        return (max(width, height), min(width, height)) if upright else (min(width, height), max(width, height))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be said of how the file was read: what was not decoded first."""
+        decoded = self.decoded
+        return tuple(s for s in (decoded.missing, *decoded.notes) if s)
+
+    def whole(self) -> ImageSubject:
+        """The picture itself, for verbs that write one; raises InputError where not all of it was decoded."""
+        if self.decoded.missing or self.decoded.scale > 1:
+            raise InputError(f"{self.source} cannot be changed and written. {' '.join(self.notes)}")
+        return self
 
     @property
     def format(self) -> str:
@@ -122,6 +161,16 @@ class ImageSubject:
     def upright(self, map: np.ndarray) -> np.ndarray:
         """Turn a map made on the stored grid into display orientation."""
         return orient(map, self.decoded.orientation)
+
+
+class _FileAlone(ImageSubject):
+    """A picture of which only the file is looked at."""
+
+    @cached_property
+    def decoded(self) -> Decoded:
+        raise LimitError(
+            "the picture is so large that it is examined at a smaller scale, where this one cannot be used"
+        )
 
 
 def _jpeg_luma(data: bytes, name: str, limits: Limits) -> np.ndarray | None:

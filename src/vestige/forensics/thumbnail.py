@@ -54,6 +54,8 @@ class Thumbnail:
     """
 
     slug = "thumbnail"
+    #: Previews are small: they are compared at any scale that the picture was decoded at.
+    any_scale = True
     kind = "edit"
 
     def __init__(self, *, min_correlation: float = 0.85, max_local: float = 0.22) -> None:

@@ -55,6 +55,9 @@ def find(
     fast: Annotated[
         bool, typer.Option("--fast", help="Do not try verdicts near a threshold again on the picture saved again.")
     ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Examine what is there of damaged pictures; the report says how much.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do every file again instead of resuming.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 6 when a trace is found.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of every examiner.")] = False,
@@ -107,5 +110,6 @@ def find(
         csv=csv,
         sarif=sarif,
         exit_code=exit_code,
+        partial=partial,
     )
     raise typer.Exit(code)

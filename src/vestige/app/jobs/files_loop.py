@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vestige.app.api import encode_like
+from vestige.app.carried import losses
 from vestige.app.jobs.batch import collect
 from vestige.core.errors import BAD_INPUT, OK, PARTIAL, UsageError, VestigeError, WriteError
 from vestige.core.files import write_atomic
@@ -82,17 +83,20 @@ def process(
         try:
             subject = _open(source)
             pixels, said = change(subject)
-            if str(target) == "-":
-                format = subject.format if subject.format in _WRITABLE else "PNG"
+            to_stdout = str(target) == "-"
+            format = format_for(target) if not to_stdout else subject.format if subject.format in _WRITABLE else "PNG"
+            lost = losses(pixels, subject, format, keep_metadata)
+            if lost and (quiet or to_stdout):
+                complain(f"{source}: {'; '.join(lost)}")
+            if to_stdout:
                 sys.stdout.buffer.write(
                     encode_like(pixels, subject, format, quality=quality, keep_metadata=keep_metadata)
                 )
                 sys.stdout.buffer.flush()
                 continue
-            format = format_for(target)
             write_atomic(target, encode_like(pixels, subject, format, quality=quality, keep_metadata=keep_metadata))
             if not quiet:
-                say(f"{target}: {said}")
+                say(f"{target}: {'; '.join((said, *lost))}")
         except WriteError:
             raise  # the others would meet the same full or closed disk
         except VestigeError as error:

@@ -29,7 +29,7 @@ from vestige.core.errors import (
 from vestige.core.files import scratch_folder, write_atomic, write_json
 from vestige.core.findings import Findings
 from vestige.core.guard import check_output, protect
-from vestige.core.image_io import Limits
+from vestige.core.image_io import EXAMINED_PIXELS, Limits
 from vestige.core.intake import Entry, take_in
 from vestige.core.keys import load_key
 from vestige.core.printing import complain, say, visible
@@ -67,7 +67,7 @@ def run(
     paths: Sequence[Path], *, out: Path | None, as_json: bool, html: Path | None, keys: Sequence[Path],
     only: Sequence[str], jobs: int, timeout: int, max_megapixels: float, fresh: bool, verbose: bool, quiet: bool,
     every: float | None = None, model: Path | None = None, prior: float | None = None, fast: bool = False,
-    csv: Path | None = None, sarif: Path | None = None, exit_code: bool = False,
+    csv: Path | None = None, sarif: Path | None = None, exit_code: bool = False, partial: bool = False,
 ) -> int:  # fmt: skip
     """Examine, print and write; returns the exit code.
 
@@ -82,7 +82,7 @@ def run(
     weights, prior = str(model or ""), PRIOR if prior is None else prior
     shared_panel(secrets, tuple(only), weights, prior, fast)  # an unknown examiner is refused before any file is read
     sample_times(1.0, every)  # and so is a spacing of frames that makes no sense
-    limits = Limits(max_pixels=int(max_megapixels * 1e6))
+    limits = Limits(max_pixels=int(max_megapixels * 1e6), partial=partial, reduce_above=EXAMINED_PIXELS)
     options = FindOptions(secrets, tuple(only), limits, timeout, every, weights, prior, fast)
     with scratch_folder() as scratch:
         entries = [_from_stdin(scratch)] if [str(p) for p in paths] == ["-"] else take_in(paths, out)
