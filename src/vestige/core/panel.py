@@ -120,7 +120,7 @@ class Panel:
 
         Raises InputError when it cannot be decoded.
         """
-        domain, (width, height) = domain_of(subject), subject.size
+        domain, (width, height) = domain_of(subject), subject.upright_size
         findings = self.findings(subject)
         stability = None if self.fast else self.stability(subject, findings)
         verdict = self.verdict(findings, domain=domain, stability=stability)

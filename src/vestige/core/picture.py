@@ -87,7 +87,7 @@ class ImageSubject:
         return hashlib.sha256(self.data).hexdigest()
 
     @property
-    def size(self) -> tuple[int, int]:
+    def upright_size(self) -> tuple[int, int]:
         """Width and height that the file states, upright, whatever the scale it was decoded at."""
         _, width, height, _ = self._header
         decoded = self.decoded
