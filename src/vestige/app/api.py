@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from vestige.core.catalogue import system
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.guard import check_output
-from vestige.core.image_io import DEFAULT_LIMITS, EXAMINED_PIXELS, Limits, encode, format_for, to_uint8
+from vestige.core.image_io import DEFAULT_LIMITS, EXAMINE_LIMITS, Limits, encode, format_for, to_uint8
 from vestige.core.keys import PUBLIC_KEY, load_key
 from vestige.core.model_files import is_model_folder
 from vestige.core.samples import to_eight
@@ -97,7 +98,13 @@ def find(
         from vestige.core.clips import examine_clip
 
         return examine_clip(VideoSubject.open(picture), panel, every)[0]
-    return panel.examine(subject_of(picture, Limits(reduce_above=EXAMINED_PIXELS)))
+    subject = subject_of(picture, EXAMINE_LIMITS)
+    found = panel.examine(subject)
+    if subject.decoded.frames == 1:
+        return found
+    said = f"The first of {subject.decoded.frames} frames or pages was examined; find_all takes all of them."
+    verdict = replace(found.verdict, sentences=(said, *found.verdict.sentences))
+    return replace(found, verdict=verdict, reading=(said, *found.reading))
 
 
 def _scanned(path: Path) -> Findings | None:

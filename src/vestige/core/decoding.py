@@ -55,6 +55,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+#: For examining alone: nothing is written of what was decoded at a smaller scale.
+EXAMINE_LIMITS = Limits(reduce_above=EXAMINED_PIXELS)
 
 
 @dataclass
@@ -201,8 +203,6 @@ def _decode(image: Any, kind: str, data: bytes, limits: Limits) -> Decoded:
     image, data, notes = loaded.image, loaded.data, loaded.notes
     if kind != "TIFF":
         orientation = orientation_of(image, kind)
-    if frames > 1:
-        notes.append(f"The first of {frames} frames or pages was examined.")
     mode, bits = image.mode, 8
     with silenced():
         deep, deep_alpha = (None, None) if scale > 1 or loaded.missing else sixteen_bit(image, kind, data)

@@ -18,15 +18,8 @@ import numpy as np
 
 from vestige.core.completeness import png_chunk
 from vestige.core.decoding import (
-    DEFAULT_LIMITS,
-    EXAMINED_PIXELS,
-    Decoded,
-    Limits,
-    decode,
-    open_image,
-    pillow,
-    register_heif,
-)
+    DEFAULT_LIMITS, EXAMINE_LIMITS, EXAMINED_PIXELS, Decoded, Limits, decode, open_image, pillow, register_heif,
+)  # fmt: skip
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.orientation import orient
@@ -38,8 +31,8 @@ SUFFIXES = {
 }  # fmt: skip
 
 __all__ = [
-    "DEFAULT_LIMITS", "EXAMINED_PIXELS", "SUFFIXES", "Decoded", "Limits", "decode", "encode", "format_for",
-    "open_image", "orient", "read_bytes", "save_image", "to_float", "to_uint8",
+    "DEFAULT_LIMITS", "EXAMINED_PIXELS", "EXAMINE_LIMITS", "SUFFIXES", "Decoded", "Limits", "decode", "encode",
+    "format_for", "open_image", "orient", "read_bytes", "save_image", "to_float", "to_uint8",
 ]  # fmt: skip
 
 

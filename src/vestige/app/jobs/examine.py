@@ -17,7 +17,7 @@ from vestige.app.report.items import ReportItem
 from vestige.core.calibration import PRIOR
 from vestige.core.errors import InputError, NothingInsideError, VestigeError
 from vestige.core.findings import Finding, Findings, Verdict
-from vestige.core.image_io import DEFAULT_LIMITS, Limits
+from vestige.core.image_io import EXAMINE_LIMITS, Limits
 from vestige.core.intake import Entry
 from vestige.core.panel import Panel, shared_panel
 from vestige.core.parts import MadeSubject, Parts, items_of, pages_of
@@ -43,7 +43,7 @@ class FindOptions:
 
     keys: tuple[bytes, ...] = ()
     only: tuple[str, ...] = ()
-    limits: Limits = DEFAULT_LIMITS
+    limits: Limits = EXAMINE_LIMITS
     timeout: int = 120
     every: float | None = None
     model: str = ""

@@ -107,11 +107,12 @@ def _info(path: Path) -> str:
     subject = open_subject(path)
     if isinstance(subject, ImageSubject):
         decoded = subject.decoded
-        notes = "".join(f"\n  {note}" for note in decoded.notes)
+        notes = "".join(f"\n  {note}" for note in subject.notes)
+        frames = f", {decoded.frames} frames or pages" if decoded.frames > 1 else ""
         profile = f", profile {decoded.icc_name!r}" if decoded.icc_name else ""
         return (
             f"{visible(str(path))}: {subject.format} picture, {subject.width}×{subject.height}, mode {decoded.mode}, "
-            f"{decoded.bit_depth} bits, orientation {decoded.orientation}{profile}{notes}"
+            f"{decoded.bit_depth} bits, orientation {decoded.orientation}{profile}{frames}{notes}"
         )
     if isinstance(subject, DatasetSubject):
         labels = Counter(str(item.label) for item in subject if item.label is not None)
