@@ -83,7 +83,7 @@ def find(
     keys: watermark keys (or key files) to try besides the public one. only: examiners to use. every: seconds between
     the frames of a clip. prior: share of pictures with the trace that probabilities assume. fast: do not try a verdict
     near its threshold again on the picture saved again. Raises InputError for unreadable files, UsageError for unknown
-    examiners.
+    examiners and for what may hold several pictures.
 
     >>> import vestige, numpy as np
     >>> vestige.find(np.full((64, 64, 3), 128, np.uint8), only=["container"]).verdict.level
@@ -108,12 +108,16 @@ def find(
 
 
 def _scanned(path: Path) -> Findings | None:
-    """What a scan says of a model; None for what is none."""
+    """What a scan says of a model; None for one picture or clip. Raises UsageError for what holds several."""
     from vestige.core.intake import take_in
 
-    if not path.exists() or (path.is_dir() and not is_model_folder(path)):
+    if not path.exists():
         return None
-    entry = take_in([path])[0]
+    if path.is_dir() and not is_model_folder(path):
+        raise UsageError(f"{path} is a folder; vestige.find_all examines everything in it.")
+    entry = next(e for e in take_in([path]) if e.named)
+    if entry.kind in ("document", "data set"):
+        raise UsageError(f"{path} is a {entry.kind}, which may hold several pictures; vestige.find_all examines them.")
     if entry.kind != "model":
         return None
     from vestige.app.jobs.examine import FindOptions, examine_here

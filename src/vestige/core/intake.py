@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vestige.core import video
-from vestige.core.errors import InputError, VestigeError
+from vestige.core.errors import InputError, UsageError, VestigeError
 from vestige.core.image_io import SUFFIXES
 from vestige.core.left_out import is_text_name, why_left_out
 from vestige.core.model_files import file_format, is_model_folder
@@ -63,11 +63,13 @@ def take_in(paths: Sequence[str | Path], out: Path | None = None) -> list[Entry]
 
     Links are followed where the user names them; in folders only as far as what was given reaches, which counts a file
     once. out: the folder of results, which is no input. Raises InputError for a path that is not there, and where
-    there is no file at all.
+    there is no file at all, UsageError where ``out`` is one of the inputs.
     """
     given = [match for path in paths for match in _expand(Path(path))]
     roots = [os.path.realpath(path) for path in given]
     own = None if out is None else os.path.realpath(out)
+    if own in roots:
+        raise UsageError(f"--out {out} is what is to be examined; choose another folder.")
     found: dict[str, Entry] = {}
     for path in given:
         entries = [_classify(path, named=True)] if not path.is_dir() else _folder(path, roots, own)

@@ -60,7 +60,7 @@ def why_left_out(head: bytes, path: Path) -> str:
         return f"a portable pixmap, {_PICTURE}"
     if head[:2] == b"PK":
         return _archive(path)
-    if re.search(rb"<svg[\s>]", head[:1024], re.I):
+    if re.search(rb"<svg[\s>/]", head[:1024], re.I):
         return "an SVG drawing, which has no pixels of its own"
     foreign = foreign_format(head, path.name)
     if foreign is not None:

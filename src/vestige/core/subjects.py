@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from vestige.core.errors import InputError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits
-from vestige.core.model_formats import MODEL_ENDINGS, foreign_format
+from vestige.core.intake import kind_of
 from vestige.core.picture import ImageSubject
-from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
+from vestige.core.sniff import sniff
 
 if TYPE_CHECKING:
     from vestige.core.checkpoint import ModelSubject
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from vestige.core.video import VideoSubject
 
 __all__ = ["ImageSubject", "open_subject"]
-
-MODEL_FORMATS = ("safetensors", "pickle", "zip", "npy")
-#: Old pickles, and models of some other kinds, have no signature; for them alone the ending decides.
-MODEL_SUFFIXES = MODEL_ENDINGS
 
 
 def open_subject(
@@ -47,22 +43,24 @@ def open_subject(
         return DatasetSubject.open(path)
     try:
         with path.open("rb") as file:
-            head = file.read(300)
+            head = file.read(4096)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from None
-    kind = sniff(head)
-    if kind in IMAGE_FORMATS:
+    kind = kind_of(path, head, named=True)
+    if kind == "picture":
         return ImageSubject.open(path, limits)
-    if kind in VIDEO_FORMATS:
+    if kind == "clip":
         from vestige.core.video import VideoSubject
 
         return VideoSubject.open(path, limits)
-    if kind in ("parquet", "tar"):
+    if kind == "data set":
         from vestige.core.dataset import DatasetSubject
 
         return DatasetSubject.open(path)
-    if kind in MODEL_FORMATS or path.suffix.lower() in MODEL_SUFFIXES or foreign_format(head, path.name):
+    if kind == "model":
         from vestige.core.checkpoint import ModelSubject
 
         return ModelSubject.open(path)
-    raise InputError(f"{path} is neither a picture, a clip, a data set nor a model (content looks like {kind}).")
+    raise InputError(
+        f"{path} is neither a picture, a clip, a data set nor a model (content looks like {sniff(head[:300])})."
+    )
