@@ -143,7 +143,7 @@ def find_all(
     from vestige.app.jobs.survey import survey
 
     secrets = tuple(_key(k) for k in keys)
-    return survey(paths, FindOptions(secrets, tuple(only), every=every, prior=prior, fast=fast))
+    return survey(paths, FindOptions(secrets, tuple(only), EXAMINE_LIMITS, every=every, prior=prior, fast=fast))
 
 
 def mark(

@@ -18,7 +18,15 @@ import numpy as np
 
 from vestige.core.completeness import png_chunk
 from vestige.core.decoding import (
-    DEFAULT_LIMITS, EXAMINE_LIMITS, EXAMINED_PIXELS, Decoded, Limits, decode, open_image, pillow, register_heif,
+    DEFAULT_LIMITS,
+    EXAMINE_LIMITS,
+    EXAMINED_PIXELS,
+    Decoded,
+    Limits,
+    decode,
+    open_image,
+    pillow,
+    register_heif,
 )  # fmt: skip
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.files import write_atomic

@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,48 +95,62 @@ class Outcome:
     entries: Sequence[Entry]
     records: Sequence[Record]
     folder: Path
-    _lines: list[Line] = field(default_factory=list, repr=False)
 
     @property
     def done(self) -> list[Entry]:
         """The entries that were examined."""
         return [e for e, r in zip(self.entries, self.records) if not (r.error or r.skipped or e.state)]
 
+    @cached_property
+    def briefs(self) -> list[Examined]:
+        """Every examined file without pictures and, but for models, without the single findings: small enough to keep
+        of thousands of files."""
+        return [_brief(item) for item in self.examined()]
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """The manifest: a line for every entry."""
+        briefs = iter(self.briefs)
+        return [self._line(entry, record, briefs) for entry, record in zip(self.entries, self.records)]
+
+    def _line(self, entry: Entry, record: Record, briefs: Iterator[Examined]) -> Line:
+        if not (entry.state or record.error or record.skipped):
+            return Line.of(next(briefs), entry.files)
+        why = entry.why or record.error or record.skipped or ""
+        state = entry.state or ("failed" if record.error else "skipped")
+        return Line(entry.source, state, entry.kind, why, entry.files)
+
     @property
     def failures(self) -> list[dict[str, str]]:
         """Files, and parts of files, that could not be examined."""
-        found = []
-        for entry, line in zip(self.entries, self.lines):
+        found, briefs = [], iter(self.briefs)
+        for line in self.lines:
             if line.state == "failed":
-                found.append({"source": entry.source, "error": line.why})
-            elif line.parts[3]:
-                item = load(self.folder, item_id(entry.path), pictures=False)
-                found += [{"source": f"{entry.source}, {name}", "error": why} for name, why in item.failed]
+                found.append({"source": line.source, "error": line.why})
+            elif line.state == "examined":
+                failed = next(briefs).failed
+                found += [{"source": f"{line.source}, {name}", "error": why} for name, why in failed]
         return found
 
-    @property
-    def lines(self) -> list[Line]:
-        """The manifest: a line for every entry."""
-        if not self._lines:
-            for entry, record in zip(self.entries, self.records):
-                self._lines.append(self._line(entry, record))
-        return self._lines
-
-    def _line(self, entry: Entry, record: Record) -> Line:
-        why = entry.why or record.error or record.skipped or ""
-        if entry.state or record.error or record.skipped:
-            state = entry.state or ("failed" if record.error else "skipped")
-            return Line(entry.source, state, entry.kind, why, entry.files)
-        return Line.of(load(self.folder, item_id(entry.path), pictures=False), entry.files)
-
-    def examined(self, pictures: bool = False) -> Iterator[Examined]:
-        """Every examined file, read from disk one at a time; pictures: with previews and maps."""
+    def examined(self) -> Iterator[Examined]:
+        """Every examined file with all findings and without pictures, read from disk one at a time."""
         for entry in self.done:
-            yield load(self.folder, item_id(entry.path), pictures=pictures)
+            yield load(self.folder, item_id(entry.path), pictures=False)
 
     def findings(self) -> list[Findings]:
-        """The findings about every examined part, without maps."""
-        return [item.findings for file in self.examined() for item in file.parts]
+        """What was said about every examined part as a whole."""
+        return [item.findings for file in self.briefs for item in file.parts]
+
+
+def _brief(item: Examined) -> Examined:
+    if item.kind == "model":
+        return item
+    parts = []
+    for part in item.parts:
+        clip = part.findings.clip
+        clip = clip and replace(clip, frames=(), tracks=())
+        parts.append(replace(part, findings=replace(part.findings, findings=(), clip=clip), frames=(), files={}))
+    return replace(item, parts=tuple(parts))
 
 
 class Shown(Sequence[ReportItem]):

@@ -109,16 +109,16 @@ def _write(outcome: Outcome, groups: Sequence[Any], outputs: Outputs, paths: Seq
     lines, failures = outcome.lines, outcome.failures
     if outputs.out is not None or outputs.html is not None:
         name = visible(paths[0].name if len(paths) == 1 else f"{len(lines)} files")
-        notes = [(item.source, note) for item in outcome.examined() for note in _notes(item)]
+        notes = [(item.source, note) for item in outcome.briefs for note in _notes(item)]
         for target in filter(None, (outputs.html, outputs.out and outputs.out / "report.html")):
             shown = Shown(outcome, linked=target != outputs.html)
             title = f"vestige report: {name}"
             page = render_html(shown, title=title, failures=failures, groups=groups, lines=lines, notes=notes)
             write_atomic(target, page)
     if outputs.csv is not None:
-        write_atomic(outputs.csv, csv_report.to_csv(outcome.examined(), lines))
+        write_atomic(outputs.csv, csv_report.to_csv(outcome.briefs, lines))
     if outputs.sarif is not None:
-        write_json(outputs.sarif, sarif.to_sarif(outcome.examined(), lines))
+        write_json(outputs.sarif, sarif.to_sarif(outcome.briefs, lines))
     if outputs.out is not None or as_json:
         report = to_json_report(outcome.examined(), lines, groups, calibration=calibration_id())
         if outputs.out is not None:
@@ -140,9 +140,9 @@ def _show(outcome: Outcome, groups: Sequence[Any], verbose: bool) -> None:
         if lines[0].kind == "model":
             _say_model(findings[0])
         else:
-            render_text(findings[0], console, verbose=verbose)
+            render_text(next(outcome.examined()).parts[0].findings, console, verbose=verbose)
         return
-    for item in outcome.examined():
+    for item in outcome.examined() if verbose else outcome.briefs:
         if verbose and item.kind != "model":
             for part in item.parts:
                 render_text(part.findings, console, verbose=True)
@@ -170,7 +170,7 @@ def _close(outcome: Outcome, silent: bool, exit_code: bool) -> int:
             complain(error if source in error else f"{source}: {error}")
         for line in named:
             complain(f"{line.source} is skipped: {line.why}.")
-    answers = [item.answer for item in outcome.examined() if item.kind == "model"]
+    answers = [item.answer for item in outcome.briefs if item.kind == "model"]
     if "dangerous" in answers:
         return TRACE_FOUND
     if any(answer != "harmless" for answer in answers):
