@@ -349,3 +349,35 @@ def test_files_of_countless_segments_are_refused_at_once(picture):
     with pytest.raises(LimitError, match="more segments"):
         decode(png[:33] + chunk(b"teXt", b"") * 150_000 + png[33:])
     assert decode(data[:2] + b"\xff\xe5\0\2" * 1000 + data[2:], limits=DEFAULT_LIMITS).pixels.shape == picture.shape
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_frames_of_animations_are_upright_and_whole_or_not_given(format, upright):
+    from vestige.core.animation import BrokenFrameError, frames_of
+
+    stills = [np.roll(upright, 9 * k, axis=1) for k in range(4)]
+    turned = 1 if format in ("GIF", "AVIF") else 6  # Pillow's encoder of AVIF animations does not survive EXIF
+    options = {} if turned == 1 else {"exif": exif_of(turned)}
+    options |= {"lossless": True} if format == "WEBP" else {"quality": 95} if format == "AVIF" else {}
+    frames = [Image.fromarray(stored_as(still, turned)) for still in stills]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format, save_all=True, append_images=frames[1:], duration=100, **options)
+    data = buffer.getvalue()
+    found = dict(frames_of(data, "moving", [0, 1, 3]))
+    assert list(found) == [0, 1, 3]
+    for number, pixels in found.items():
+        assert np.abs(pixels.astype(int) - stills[number]).mean() < 14
+    if format == "PNG":  # the last frame's stream ends early, with its checksums right
+        at = data.rindex(b"fdAT")
+        (length,) = struct.unpack_from(">I", data, at - 4)
+        body = data[at + 4 : at + 4 + length]
+        short = zlib.compress(zlib.decompress(body[4:])[:900])
+        data = data[: at - 4] + chunk(b"fdAT", body[:4] + short) + data[at + 8 + length :]
+    elif format == "GIF":
+        data = data[: len(data) - len(data) // 8] + b"\0;"
+    else:
+        data = data[: len(data) - len(data) // 8]
+    given = []
+    with pytest.raises((BrokenFrameError, InputError)):
+        given += [number for number, _ in frames_of(data, "moving", [0, 1, 3])]
+    assert 3 not in given

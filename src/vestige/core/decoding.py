@@ -309,7 +309,7 @@ def _canvas(data: bytes, kind: str, limits: Limits, scale: int) -> _Loaded:
         images = []
         for level in (0, 255):
             image = _open(data, kind)
-            _prefill(image, level)
+            prefill(image, level)
             image.load()
             images.append(image)
     lacking = _rows_that_differ(np.asarray(images[0]), np.asarray(images[1]))
@@ -339,8 +339,8 @@ def _strips(data: bytes) -> str:
 _LOADERS: dict[str, Any] = {"PNG": _png, "JPEG": _jpeg, "TIFF": _canvas, "GIF": _canvas, "BMP": _canvas}
 
 
-def _prefill(image: Any, level: int) -> None:
-    """Let the decoder write onto a canvas of one level, in the parts that the file says it fills."""
+def prefill(image: Any, level: int) -> None:
+    """Let the decoder write every frame onto a canvas of one level, in the parts that the file says it fills."""
     prepare = image.load_prepare
 
     def prepared() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from vestige.core.animation import BrokenFrameError, frames_of
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, open_image, read_bytes
 from vestige.core.parts import spread
@@ -349,13 +350,11 @@ def _open_animation(cls: type[VideoSubject], path: Path, limits: Limits) -> Vide
 
 
 def _walk_animation(subject: VideoSubject, times: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
-    image, _ = open_image(read_bytes(subject.path, subject.limits), subject.source, subject.limits)
     starts = subject.starts
-    for number in sorted({bisect_right(starts, time + 1e-9) - 1 for time in times}) if starts else ():
-        try:
-            image.seek(number)
-            pixels = np.asarray(image.convert("RGB"))
-        except Exception:  # Pillow raises many types on damaged frames
-            subject.notes.append(f"The animation breaks off after {clock(starts[number])}; the rest is damaged.")
-            return
-        yield starts[number], pixels
+    numbers = sorted({bisect_right(starts, time + 1e-9) - 1 for time in times}) if starts else []
+    data = read_bytes(subject.path, subject.limits)
+    try:
+        for number, pixels in frames_of(data, subject.source, numbers, subject.limits):
+            yield starts[number], pixels
+    except BrokenFrameError as error:
+        subject.notes.append(f"The animation breaks off at {clock(starts[error.args[0]])}; the rest is damaged.")

@@ -53,7 +53,10 @@ class FindOptions:
 
 @contextmanager
 def time_limit(seconds: int, source: str) -> Iterator[Callable[[], object]]:
-    """Give the file up after so many seconds; calling what the block gets starts them anew."""
+    """Give the file up after so many seconds; calling what the block gets starts them anew.
+
+    Past them the alarm comes every second: a reader that takes any error for damage of the file may swallow the first.
+    """
 
     def stop(signum: int, frame: Any) -> None:
         raise InputError(f"{source} took more than {seconds} s and was given up (--timeout raises the limit).")
@@ -62,12 +65,15 @@ def time_limit(seconds: int, source: str) -> Iterator[Callable[[], object]]:
         yield lambda: None
         return
     previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        yield lambda: signal.alarm(seconds)
+        yield lambda: signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:  # where one more alarm came just before
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
 
 
 def examine(entry: Entry, options: FindOptions) -> Examined:
