@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -18,15 +19,11 @@ from vestige.core.subjects import ImageSubject
 from vestige.data.fakes import SOURCES, as_float, squares
 from vestige.engines.train import TrainConfig
 from vestige.forensics.generated_evidence import GROUPS, evidence, group_sizes
-from vestige.forensics.generated_image import (
-    EvidenceHead,
-    GeneratedImage,
-    evidence_of,
-    fit_head,
-    head_training,
-)
+from vestige.forensics.generated_image import GeneratedImage, TextureNet
+from vestige.forensics.generated_judges import EvidenceHead, evidence_of, fit_head, head_training
 from vestige.forensics.learned import calibration, stated
 from vestige.metrics.detection import auroc
+from vestige.nn.efficientnet import PACKAGE
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,36 +169,89 @@ def test_the_threshold_flags_no_more_than_its_rate():
 
 
 def test_it_answers_about_files(photo):
-    head = EvidenceHead(group_sizes())
-    head.bias.data += torch.arange(len(group_sizes())).float()
-    examiner = GeneratedImage(head=head, count=2)
-    found = examiner.find(ImageSubject(encode(photo[:200, :300], "JPEG")))
+    network = TextureNet(1)
+    network.judge.bias.data += 1.5
+    found = GeneratedImage(network=network, count=2).find(ImageSubject(encode(photo[:200, :300], "JPEG")))
     assert found.applies
+    assert found.score == pytest.approx(1.5)
     assert not found.flagged  # without a calibration nothing is
     assert found.probability is None
     assert found.details["squares"] == 4
-    assert "what an autoencoder gives back (+6.0)" in found.evidence[1]
     json.dumps(found.to_dict(), allow_nan=False)
     for pixels in (np.zeros((1, 1, 3), np.uint8), photo[:63], np.full((80, 80, 3), 9, np.uint8)):
-        assert not examiner.find(ImageSubject(encode(pixels, "PNG"))).applies
-    with pytest.raises(UsageError, match="at least one square"):
-        GeneratedImage(count=0)
+        assert not GeneratedImage(network=network).find(ImageSubject(encode(pixels, "PNG"))).applies
     with pytest.raises(InputError, match="vestige learn generated_image"):
         GeneratedImage("none.safetensors").score(np.zeros((1, 3, 64, 64), np.uint8))
+
+
+def test_the_shipped_weights_are_those_of_judges(photo):
+    found = GeneratedImage(count=1).find(ImageSubject(encode(photo[:200, :300], "JPEG")))
+    assert found.applies
+    assert not found.flagged
+    assert found.threshold is not None
+    assert found.probability < 0.5
+
+
+def test_the_network_tells_what_up_sampling_leaves(real, fakes):
+    torch.manual_seed(0)
+    network = TextureNet(2).train()
+    assert not network.trunk.training  # its statistics stay
+    x = torch.from_numpy(np.concatenate([real[::2], fakes["up_nearest"][::2]])).float() / 255
+    labels = (torch.arange(len(x)) >= len(x) // 2).float()
+    groups = network.groups(0.05, 0.0)
+    with torch.no_grad():
+        measured = network.measured(x)
+    assert measured.shape == (len(x), 2 * (16 + 24))
+    network.units.momentum = 1.0
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.1)
+    for _ in range(60):
+        logits = network.judge(network.units(measured[::2]))[:, 0]
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels[::2])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        found = network.eval()(x[1::2])
+    assert auroc(labels[1::2].numpy() > 0.5, found.numpy()) > 0.7
+
+
+def test_the_stages_learn_more_slowly_than_the_judge_or_not_at_all():
+    network = TextureNet(1)
+    assert len(network.groups(0.02, 0.0)) == 1
+    assert not any(p.requires_grad for p in network.trunk.parameters())
+    judge, stages = network.groups(0.02, 0.5)
+    assert (judge["lr"], stages["lr"]) == (0.02, 0.01)
+    network(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert network.judge.weight.grad is not None
+    assert TextureNet(**network.settings).settings == {"stages": 1, "stride": 1}
 
 
 def test_it_has_its_claims():
     assert len(claims_of(system("generated_image"))) == 3
 
 
-def test_the_recipe_trains_and_saves(tmp_path, photo, monkeypatch):
+@pytest.fixture
+def no_packs(tmp_path, monkeypatch) -> Path:
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("VESTIGE_DATA", str(tmp_path / "data"))
-    words = ["steps=2", "batch_size=8", "log_every=1", "limit=12", "each=1", "diffusion=false", "views=1"]
-    assert run("generated_image", tmp_path / "out", set_=words, device="cpu", quiet=True) == 0
-    figures = json.loads((tmp_path / "out/metrics.json").read_text())["evaluation"]
-    assert {"levelled, mean", "alone"} <= set(figures)
-    assert {"one linear judge", "residual", "spectrum, linear"} <= set(figures["alone"])
-    examiner = GeneratedImage(tmp_path / "out/generated_image.safetensors")
+    return tmp_path
+
+
+@pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason="the weights of vestige[features] are not here")
+def test_the_recipe_trains_and_saves(no_packs, photo):
+    words = ["steps=2", "batch_size=8", "log_every=1", "limit=12", "views=1", "stages=1"]
+    assert run("generated_image", no_packs / "out", set_=words, device="cpu", quiet=True) == 0
+    figures = json.loads((no_packs / "out/metrics.json").read_text())["evaluation"]
+    assert {"levelled, mean", "flagged"} <= set(figures)
+    assert {"levelled, mean", "half size, seen", "not judged", "kinds"} <= set(figures["whole"])
+    examiner = GeneratedImage(no_packs / "out/generated_image.safetensors")
     assert examiner.find(ImageSubject(encode(photo[:100, :100], "PNG"))).applies
-    assert examiner.facts["learnt"]["zoo_gan"] == "gan"
+    with pytest.raises(UsageError, match="network or judges"):
+        run("generated_image", no_packs / "other", set_=["method=guess"], device="cpu", quiet=True)
+
+
+def test_the_baseline_of_judges_trains(no_packs):
+    words = ["steps=2", "batch_size=8", "log_every=1", "limit=12", "each=1", "diffusion=false", "views=1"]
+    assert run("generated_image", no_packs / "out", variant="judges_zoo", set_=words, device="cpu", quiet=True) == 0
+    figures = json.loads((no_packs / "out/metrics.json").read_text())["evaluation"]
+    assert {"one linear judge", "residual", "spectrum, linear"} <= set(figures["alone"])

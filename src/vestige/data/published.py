@@ -187,6 +187,29 @@ def levelled(
     return np.ascontiguousarray(cut.transpose(2, 0, 1))
 
 
+def sent(data: bytes, most: int, seed: int, *, quality: int | None = None, scale: float | None = None) -> np.ndarray:
+    """A whole picture after the handling of `levelled`, as people send it, in its own size: uint8 3×H×W.
+
+    Sides above ``most`` are cut anywhere; nothing is enlarged. quality, scale: as in `levelled`.
+    """
+    draw = rng(seed, "sent")
+    shrink = 1.0 if draw.random() < 0.5 else float(draw.uniform(0.5, 1))
+    chosen = 0 if draw.random() < 0.2 else int(draw.integers(60, 98))
+    kind = "WEBP" if quality is None and draw.random() < 0.25 else "JPEG"
+    places = draw.random(2)
+    shrink, chosen = shrink if scale is None else scale, chosen if quality is None else quality
+    pixels = decode(data).pixels
+    sides = [min(n, most) for n in pixels.shape[:2]]
+    top, left = (int(place * (n - side + 1)) for place, n, side in zip(places, pixels.shape[:2], sides, strict=True))
+    cut = pixels[top : top + sides[0], left : left + sides[1]]
+    if shrink < 1:
+        height, width = (max(1, round(side * shrink)) for side in sides)
+        cut = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA)
+    if chosen:
+        cut = decode(encode(np.ascontiguousarray(cut), kind, quality=chosen, subsampling=2)).pixels
+    return np.ascontiguousarray(cut.transpose(2, 0, 1))
+
+
 def shares(made: Published) -> np.ndarray:
     """How often each row is drawn, a distribution over N: both sides alike often; on either side JPEG files and others
     in the mix of the whole; among those every family or kind by the square root of its number."""

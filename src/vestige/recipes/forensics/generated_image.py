@@ -1,194 +1,125 @@
-"""The judges of the default examiner of generated pictures, and its threshold.
+"""The default examiner of generated pictures: stages of EfficientNet-lite2, learnt further on published pictures.
 
     vestige learn generated_image
     vestige learn generated_image --variant held --seed 1
 
-Real and generated pictures are the published ones, levelled (see `vestige.data.published`); the default variant learns
-from our own generators too, which re-make squares of photographs. The evidence is measured once, the training takes
-seconds. The arms leave a third of the families and all sources of the judged pictures out, which third follows from the
-seed. Without the packs, scenes and up-sampling stages stand in.
+Needs the extra ``features``, whose weights it starts from; the trained network needs it no longer. Real and generated
+pictures are the published ones, levelled (see `vestige.data.published`). The arms leave a third of the families and all
+sources of the judged pictures out, which third follows from the seed. Without the packs, scenes and up-sampling stages
+stand in.
 
-Options: held, labels, views and limit as in `vestige.recipes.forensics._published`; zoo, whether our generators are
-learnt from as well; each, the squares that one of them re-makes; diffusion, the slow ones among them; rate, the share
-of photographs that may be flagged: the threshold is set for half of it, because a threshold flags more of other
-photographs than of those it was set on. The photographs are the validation half of the scenery pack, untouched and
-after ordinary handling (`vestige.bench.forensics.corpus`); the claims count on its test half.
+Options: held, labels, views, crop, limit and rate as in `vestige.recipes.forensics._published`; stages and stride, see
+`TextureNet`; share, of the judge's learning rate that the stages learn with, 0 to leave them as they are. method:
+"network", or "judges" for the baseline that needs no network (`vestige.recipes.forensics._judges`), to which zoo, each
+and diffusion belong: whether it learns from our own generators too, from how many squares of each, and from the slow
+ones.
 
-Figures: those of `vestige.bench.forensics.published_bed.report`, and "alone": AUROC of every group of evidence, of one
-linear judge of all of it, and of linear judges of the spectrum and of frozen features, on the same pictures.
+The threshold of the shipped network is the highest of two: of the real pictures kept apart, and of the validation half
+of the scenery pack, untouched and after ordinary handling, whose pictures the network does not learn from.
+
+Figures: those of `vestige.bench.forensics.published_bed.report` on squares, and "whole": those of whole pictures.
 
 Result: generated_image.safetensors; a copy of it goes into the package's weights.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from functools import partial
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from vestige.bench.forensics.examiner_threshold import threshold_on_photographs
-from vestige.bench.forensics.plain_features import spectrum
-from vestige.bench.forensics.published_bed import Squares, area, by_family, report, scored
-from vestige.core.runtime import rng
-from vestige.data.fakes import SOURCES, FakeSource, as_float, handled, squares
-from vestige.data.stand_in import photographs_or_scenes
-from vestige.engines.fakes import shipped_sources, zoo
+from vestige.bench.forensics.published_bed import Bed, whole_report, whole_scores
+from vestige.core.errors import UsageError
+from vestige.data.fakes import SOURCES
+from vestige.engines.fakes import shipped_sources
 from vestige.engines.recipe import Job, Recipe, RecipeContext, Variant
-from vestige.forensics.generated_evidence import evidence, group_sizes
-from vestige.forensics.generated_image import (
-    TRAINING,
-    EvidenceHead,
-    GeneratedImage,
-    evidence_of,
-    head_training,
-    weighed,
-)
-from vestige.forensics.learned import save_network
-from vestige.nn.features import extract_features, load_feature_net
-from vestige.recipes.forensics._published import HELD, SHUFFLED, THREE, bed_of, middle
+from vestige.engines.train_config import TrainConfig
+from vestige.forensics.generated import TraceDetector, logits
+from vestige.forensics.generated_image import GeneratedImage, TextureNet
+from vestige.forensics.generated_judges import TRAINING
+from vestige.forensics.learned import calibration, save_network
+from vestige.metrics.detection import null_threshold
+from vestige.recipes.forensics._judges import judges_job
+from vestige.recipes.forensics._published import HELD, OPTIONS, SHUFFLED, THREE, bed_of, detector_job
 
-SIZE = 64
-Features = Callable[[np.ndarray], np.ndarray]
+#: The published pictures of the collection that the false alarms are counted on.
+ALARMS = "BIDS/BSDS500"
 
 
 def build(ctx: RecipeContext) -> Job:
-    """The judges and the evidence that they learn from."""
+    """The network, or the judges where the method asks for them."""
     o = ctx.options
-    made, measured = bed_of(ctx), remembered(evidence)
-    pictures = np.concatenate([middle(made.train, view=v) for v in range(made.train.images.shape[1])])
-    found = measured(pictures)
-    labels = np.tile(made.train.labels, made.train.images.shape[1])
-    names = np.tile(made.train.made.family, made.train.images.shape[1])
-    real = found[~labels]
-    fakes = {f"published: {name}": found[labels & (names == name)] for name in sorted(set(names[labels].tolist()))}
-    families = {name: name for name in fakes}
-    if o["zoo"]:
-        more, own, kinds = ours(ctx)
-        real = np.concatenate([real, more])
-        fakes, families = {**fakes, **own}, {**families, **kinds}
-    batches, step = head_training(real, fakes, families, ctx.config.batch_size)
-    held = measured(middle(made.apart))
+    if o["method"] not in ("network", "judges") or float(o["share"]) < 0:
+        raise UsageError("method is network or judges, and share at least 0.")
+    if o["method"] == "judges":
+        return judges_job(ctx)
+    model = TextureNet.from_imagenet(int(o["stages"]), int(o["stride"]))
+    made, rate = bed_of(ctx), float(o["rate"])
+    if o["held"] == "nothing":
+        made = replace(made, train=made.train.take(made.train.made.source != ALARMS))
 
-    def validate(module: nn.Module) -> dict[str, float]:
-        with torch.no_grad():
-            odds = module(torch.from_numpy(held)).mean(1).double().numpy()
-        return {"auroc": area(made.apart, odds)}
+    def whole(module: nn.Module, judged: Bed) -> Mapping[str, Any]:
+        assert isinstance(module, TextureNet)
+        return {"whole": whole_report(judged, lambda images: logits(module, images), rate)}
 
-    def evaluate(module: nn.Module) -> dict[str, Any]:
-        assert isinstance(module, EvidenceHead)
-        head = module.settle(real).eval()
-        whole = report(made, lambda images: weighed(head.judged(measured(images))), float(o["rate"]))
-        test, net = made.test("levelled"), load_feature_net()
-        alone = {}
-        for part in (*group_sizes(), "judges", "distance", "family"):
-            alone[part] = mean_area(test, partial(_of, head, measured, part))
-        for name, features in (
-            ("one linear judge", measured),
-            ("spectrum, linear", spectrum),
-            ("frozen features, linear", lambda images: extract_features(net, images)),
-        ):
-            alone[name] = mean_area(test, linear(features, pictures, labels))
-        return {**whole, "alone": alone}
+    job = detector_job(ctx, model, GeneratedImage.slug, extra=whole, made=made, parameters=model.groups(
+        ctx.config.lr, float(o["share"])))  # fmt: skip
 
     def save(module: nn.Module, out: Path) -> None:
         if o["held"] != "nothing":
             return
-        assert isinstance(module, EvidenceHead)
-        head = module.settle(real).eval()
-        facts: dict[str, Any] = {"learnt": families, "real squares": len(real)}
-        makers = [*SOURCES.values(), *(s for s in shipped_sources(diffusion=False) if s.family == "autoencoder")]
-        examiner, rate = GeneratedImage(head=head), float(o["rate"])
-        facts |= threshold_on_photographs(examiner, makers, rate, limit=int(o["limit"]), seed=ctx.seed)
-        save_network(out / "generated_image.safetensors", head, "generated_image", facts)
+        assert isinstance(module, TextureNet)
+        facts = {"pictures": len(made.train.labels), **_threshold(module.eval(), made, rate, ctx)}
+        save_network(out / f"{GeneratedImage.slug}.safetensors", module, GeneratedImage.slug, facts)
 
-    head = EvidenceHead(group_sizes(), sorted(set(families.values()))).measure(real).match(real, fakes, families)
-    return Job(head, step, batches, validate=validate, evaluate=evaluate, save=save)
+    return replace(job, save=save)
 
 
-def remembered(measure: Features) -> Features:
-    """The same features of pictures, each set of pictures measured once."""
-    known: dict[bytes, np.ndarray] = {}
-
-    def found(images: np.ndarray) -> np.ndarray:
-        key = hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=16).digest()
-        if key not in known:
-            known[key] = measure(images)
-        return known[key]
-
-    return found
-
-
-def _of(head: EvidenceHead, measured: Features, part: str, images: np.ndarray) -> np.ndarray:
-    return head.judged(measured(images))[part]
+def _threshold(network: TraceDetector, made: Bed, rate: float, ctx: RecipeContext) -> dict[str, float]:
+    """Facts for `vestige.forensics.learned.stated`; empty without the scenery pack."""
+    makers = [*SOURCES.values(), *(s for s in shipped_sources(diffusion=False) if s.family == "autoencoder")]
+    examiner = GeneratedImage(network=network)
+    facts = threshold_on_photographs(examiner, makers, rate, limit=int(ctx.options["limit"]), seed=ctx.seed)
+    scores = whole_scores(made.apart.made, lambda images: logits(network, images), made.seed + 500_009)
+    truth, judged = made.apart.made.generated, ~np.isnan(scores)
+    clean, fakes = scores[~truth & judged], scores[truth & judged]
+    if not facts or not len(clean) or not len(fakes):
+        return facts
+    threshold = max(facts["threshold"], null_threshold(clean, rate / 2))
+    return {**calibration(clean, fakes, rate), "threshold": threshold}
 
 
-def mean_area(test: Squares, score: Features) -> float:
-    """The mean over families of AUROC."""
-    areas = by_family(test, scored(test, score))
-    return float(np.mean(list(areas.values()))) if areas else 0.5
-
-
-def linear(features: Features, pictures: np.ndarray, labels: np.ndarray) -> Features:
-    """The score of a regularised linear judge."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    judge = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=300))
-    judge.fit(features(pictures), labels)
-    return lambda images: judge.decision_function(features(images))
-
-
-def ours(ctx: RecipeContext) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str]]:
-    """(evidence of squares of photographs, {source: that of what it made of some}, families) of our own generators,
-    in the size the photographs have and reduced by two, half of the squares handled."""
-    o = ctx.options
-    photographs = photographs_or_scenes("train", 256, limit=int(o["limit"]), seed=ctx.seed)
-    apart = max(4, len(photographs) // 16)
-    known = as_float(squares(photographs[:apart], SIZE, per_photo=4, seed=ctx.seed)[0])
-    sources = zoo(known, size=SIZE, diffusion=bool(o["diffusion"]), seed=ctx.seed)
-    real, fakes = _remade(photographs[apart:], sources, int(o["each"]), ctx.seed)
-    return real, fakes, {source.name: source.family for source in sources}
-
-
-def _remade(
-    images: np.ndarray, sources: list[FakeSource], each: int, seed: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    real: list[np.ndarray] = []
-    fakes: dict[str, list[np.ndarray]] = {source.name: [] for source in sources}
-    for reduce in (1, 2):
-        cut = squares(images, SIZE, per_photo=1, reduce=reduce, seed=seed)[0]
-        real += [*cut, *handled(cut, seed)]
-        for source in sources:
-            rows = rng(seed, "rows", source.name, reduce).permutation(len(cut))[:each]
-            made = np.round(source(as_float(cut[rows]), seed=seed + reduce) * 255).astype(np.uint8)
-            half = len(made) // 2  # as many untouched as handled ones, as of the real squares
-            fakes[source.name] += [*made[:half], *handled(made[half:], seed)]
-    return evidence_of(real), {name: evidence_of(pictures) for name, pictures in fakes.items()}
-
+_JUDGES: dict[str, Any] = {"method": "judges", "views": 2}
+_SETTINGS = {name: value for name, value in dataclasses.asdict(TRAINING).items() if name != "seed"}
 
 RECIPE = Recipe(
     name="generated_image",
-    about="Judges of seven groups of evidence that a picture was generated, learnt from published pictures.",
+    about="Stages of EfficientNet-lite2 learnt further on small squares of published pictures of real generators.",
     build=build,
-    config=TRAINING,
+    config=TrainConfig(
+        steps=300, batch_size=32, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2, warmup=20, clip=1.0, ema=0.98,
+        log_every=20, validate_every=80, checkpoint_every=40, channels_last=True,
+    ),
     reach={"levelled, mean": "0.8 with families and sources left out in turn (vestige claims generated_image)"},
     options={
-        "held": "nothing", "labels": "true", "views": 2, "limit": 0, "rate": 0.02, "zoo": True, "each": 120,
-        "diffusion": True,
+        **OPTIONS, "views": 4, "crop": 64, "stages": 6, "stride": 1, "share": 0.3, "method": "network",
+        "zoo": False, "each": 120, "diffusion": True,
     },
     variants={
-        "default": Variant("the examiner, learnt from all families and our own generators"),
-        "held": Variant("a third of the families and sources left out", {**HELD, "zoo": False}, seeds=THREE),
-        "sources": Variant("sources left out, families seen", {"held": "sources", "zoo": False}, seeds=THREE),
-        "held_zoo": Variant("a third left out, with our own generators as further families", HELD),
-        "shuffled_labels": Variant(SHUFFLED.about, {**SHUFFLED.options, "zoo": False}),
+        "default": Variant("the examiner, learnt from all families"),
+        "held": Variant("a third of the families and sources left out", HELD, seeds=THREE),
+        "sources": Variant("sources left out, families seen", {"held": "sources"}, seeds=THREE),
+        "frozen": Variant("the stages as ImageNet left them", {**HELD, "share": 0.0}, {"steps": 200}, seeds=THREE),
+        "judges": Variant("judges of seven groups of evidence", {**HELD, **_JUDGES}, _SETTINGS, seeds=THREE),
+        "judges_zoo": Variant("the judges, with our own generators as further families",
+                              {**HELD, **_JUDGES, "zoo": True}, _SETTINGS, seeds=()),
+        "shuffled_labels": Variant(SHUFFLED.about, SHUFFLED.options),
     },
     judged_by="auroc",
 )  # fmt: skip
