@@ -147,6 +147,8 @@ def test_verbs_that_write_pictures_keep_what_is_not_theirs(tmp_path: Path, photo
     other.write_bytes(source.read_bytes() + b" ")
     for target in (source, other):
         assert run("mark", source, "-m", "hi", "-o", target) == 2
+        assert run("data", "distort", source, "--out", target) == 2
+        assert run("restore", source, "--out", target) == 2
     assert other.read_bytes() == source.read_bytes() + b" "
     assert run("mark", source, "-m", "hi", "-o", out) == 0
     with pytest.raises(UsageError, match="input"):

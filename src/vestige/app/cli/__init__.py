@@ -24,11 +24,15 @@ from vestige.app.cli.use import attack, make, measure, starter
 from vestige.app.cli.version import version
 from vestige.core import errors
 from vestige.core.errors import EXIT_CODES, VestigeError
-from vestige.core.guard import protecting
+from vestige.core.guard import check_output, protecting
 from vestige.core.printing import complain, visible
 
 #: Options that name what is written; every other path on a command line is an input and is never written over.
 _OUTPUTS = {"out", "html", "csv", "sarif", "results", "registry", "pages"}
+
+
+#: Verbs whose --out is a folder, or a file that comes with the program.
+_OWN_CHECKS = ("find", "calibrate")
 
 
 class _Command(typer.core.TyperCommand):
@@ -38,6 +42,9 @@ class _Command(typer.core.TyperCommand):
         given = [value for name, value in ctx.params.items() if name not in _OUTPUTS]
         paths = [p for value in given for p in (value if isinstance(value, list | tuple) else [value])]
         with protecting(p for p in paths if isinstance(p, Path)):
+            out = ctx.params.get("out")
+            if isinstance(out, Path) and out.is_file() and self.name not in _OWN_CHECKS:
+                check_output(out)
             return super().invoke(ctx)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from vestige.core.dataset import DatasetSubject
 from vestige.core.errors import OK, UsageError
 from vestige.core.files import write_atomic
+from vestige.core.guard import check_output
 from vestige.core.image_io import SUFFIXES, save_image, to_uint8
 from vestige.core.printing import say, visible
 from vestige.core.progress import track
@@ -83,6 +84,8 @@ def _tamper(source: Path | None, out: Path, operation: str, strength: float | No
     edited = tamper(subject.image, operation, donor=donor, seed=seed)
     mask = edited.mask.reshape(subject.height, subject.width)
     stem = f"{Path(subject.source).stem}-{operation}"
+    for name in (f"{stem}.png", f"{stem}-mask.png"):
+        check_output(out / name, inputs=[subject.source])
     save_image(out / f"{stem}.png", to_uint8(edited.image))
     save_image(out / f"{stem}-mask.png", mask.astype(np.uint8) * 255)
     return f"{out / stem}.png: {OPERATIONS[operation].description}; {mask.mean():.1%} of the picture"
@@ -99,6 +102,7 @@ def _distort(source: Path | None, out: Path, operation: str, strength: float | N
     ladder = DISTORTIONS[operation].ladder
     chosen = ladder[len(ladder) // 2] if strength is None else strength
     target = out if out.suffix.lower() in SUFFIXES else out / f"{Path(subject.source).stem}-{operation}.png"
+    check_output(target, inputs=[subject.source])
     save_image(target, to_uint8(distort(subject.image, operation, chosen, seed=seed)))
     return f"{target}: {operation} {chosen:g}"
 
