@@ -60,19 +60,19 @@ def run(
             print(f"{entry.slug}: left out, {len(absent[entry.slug])} of its runs are missing.", file=sys.stderr)
             continue
         outcomes[entry.slug] = []
+        used = _behind(entry, context)
         for claim in claims_of(entry):
             try:
                 result = claim.run(context)
             except KeyboardInterrupt:
                 raise Interrupted(f"Interrupted; the record of {entry.slug} is as it was.") from None
+            _not_before_its_time(result, used)
             outcomes[entry.slug].append(result)
             if not quiet and not as_json:
                 _print(entry.slug, result)
         if keep:
             described = "packs of the data folder" if context.data else "none"
-            used = _behind(entry, context)
-            _not_before_its_time(outcomes[entry.slug], used)
-            record(root, entry.slug, outcomes[entry.slug], seed=seed, data=described, runs=used)
+            record(root, entry.slug, outcomes[entry.slug], seed=seed, data=described, runs=_behind(entry, context))
         context.used.clear()
     if as_json:
         print(json.dumps({s: [asdict(r) for r in rs] for s, rs in outcomes.items()}, indent=2))
@@ -86,15 +86,14 @@ def _behind(entry: System, context: ClaimContext) -> list[Run]:
     return list(context.used.values())
 
 
-def _not_before_its_time(results: list[ClaimResult], runs: Sequence[Run]) -> None:
+def _not_before_its_time(result: ClaimResult, runs: Sequence[Run]) -> None:
     """No claim is judged on a run whose curve still rises and that had less than half an hour."""
     early = [run for run in runs if not run.fair()[0]]
     if early:
         run = early[0]
         why = f"{run.recipe}/{run.variant}/{run.seed}: {run.fair()[1]}"
-        for result in results:
-            result.holds, result.outcome = False, "trained too briefly"
-            result.note = "; ".join(filter(None, (result.note, why)))
+        result.holds, result.outcome = False, "trained too briefly"
+        result.note = "; ".join(filter(None, (result.note, why)))
 
 
 def _print(slug: str, result: ClaimResult) -> None:
