@@ -32,7 +32,7 @@ from vestige.core.sniff import IMAGE_FORMATS, sniff
 from vestige.core.tiff import tiff_directories
 
 #: Pictures of more pixels are examined at a smaller scale, so that a process stays below about a gigabyte.
-EXAMINED_PIXELS = 24_000_000
+EXAMINED_PIXELS = 16_000_000
 _TRUNCATED = threading.Lock()
 
 

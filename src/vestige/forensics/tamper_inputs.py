@@ -35,7 +35,10 @@ def maps_of(subject: ImageSubject) -> np.ndarray:
 
 def _averaged(maps: np.ndarray, factor: int) -> np.ndarray:
     """C×h×w -> C×⌈h/factor⌉×⌈w/factor⌉, means of squares; the border is repeated to complete the last ones."""
-    channels, height, width = maps.shape
-    padded = np.pad(maps, ((0, 0), (0, -height % factor), (0, -width % factor)), "edge")
-    parts = padded.reshape(channels, padded.shape[1] // factor, factor, padded.shape[2] // factor, factor)
-    return np.asarray(parts.mean((2, 4)))
+    _, height, width = maps.shape
+    means = []
+    for one in maps:  # one by one: together they take as much memory again as the picture
+        padded = np.pad(one, ((0, -height % factor), (0, -width % factor)), "edge")
+        parts = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
+        means.append(parts.mean((1, 3)))
+    return np.stack(means)

@@ -44,13 +44,13 @@ def trace_maps(pixels: np.ndarray, *, strip: int = 512) -> np.ndarray:
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, -height % 8), (0, -width % 8), (0, 0)), "symmetric")
     profile = _global_profile(padded)
-    parts = []
+    out = np.empty((CHANNELS, len(padded) // STRIDE, padded.shape[1] // STRIDE), np.float32)
     for top in range(0, len(padded), strip):
         first, last = max(0, top - _HALO), min(len(padded), top + strip + _HALO)
         found = _measure(padded[first:last].astype(np.float32), profile)
-        begin = (top - first) // STRIDE
-        parts.append(found[:, begin : begin + -(-min(strip, len(padded) - top) // STRIDE)])
-    return np.concatenate(parts, 1)[:, : -(-height // STRIDE), : -(-width // STRIDE)]
+        begin, rows = (top - first) // STRIDE, min(strip, len(padded) - top) // STRIDE
+        out[:, top // STRIDE : top // STRIDE + rows] = found[:, begin : begin + rows]
+    return out[:, : -(-height // STRIDE), : -(-width // STRIDE)]
 
 
 def _measure(x: np.ndarray, profile: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -155,11 +155,19 @@ def _second(luma: np.ndarray, axis: int) -> np.ndarray:
     return np.minimum(np.abs(2 * luma - around), 12.0)
 
 
-def _global_profile(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _global_profile(pixels: np.ndarray, strip: int = 512) -> tuple[np.ndarray, np.ndarray]:
     """Mean second difference at the eight phases across and down, over their mean, of the whole picture."""
-    luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    across, down = (_second(luma, axis).mean(1 - axis).reshape(-1, 8).mean(0) for axis in (1, 0))
-    return across / (across.mean() + 0.05), down / (down.mean() + 0.05)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    across, down = np.zeros(pixels.shape[1]), np.zeros(len(pixels))
+    for top in range(0, len(pixels), strip):
+        bottom = min(top + strip, len(pixels))
+        first = max(top - 1, 0)
+        luma = pixels[first : bottom + 1] @ weights
+        inside = slice(top - first, bottom - first)
+        across += _second(luma[inside], 1).sum(0, dtype=np.float64)
+        down[top:bottom] = _second(luma, 0)[inside].mean(1)
+    phases = [(sums / n).reshape(-1, 8).mean(0).astype(np.float32) for sums, n in ((across, len(pixels)), (down, 1))]
+    return phases[0] / (phases[0].mean() + 0.05), phases[1] / (phases[1].mean() + 0.05)
 
 
 def _grid(luma: np.ndarray, profile: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
