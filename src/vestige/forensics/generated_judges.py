@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from vestige.core.errors import UsageError
 from vestige.core.runtime import rng
 from vestige.engines.train import Batch, TrainConfig, Trainer
-from vestige.forensics.generated_evidence import evidence, group_sizes
+from vestige.forensics.generated_evidence import group_sizes
 
 #: Measurements are cut off at so many spreads of photographs, so that one outlier does not decide.
 _CUT = 8.0
@@ -231,13 +231,3 @@ def fit_head(
         trained = Trainer(head, step, batches, config, out=out, device="cpu", quiet=True).run().model
     assert isinstance(trained, EvidenceHead)
     return trained.settle(real).eval()
-
-
-def evidence_of(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """`evidence` of pictures uint8 3×H×W of several sizes, in their order."""
-    found = np.zeros((len(pictures), sum(group_sizes().values())), np.float32)
-    shapes = [picture.shape for picture in pictures]
-    for shape in sorted(set(shapes)):
-        rows = [i for i, own in enumerate(shapes) if own == shape]
-        found[rows] = evidence(np.stack([pictures[i] for i in rows]))
-    return found

@@ -1,4 +1,4 @@
-"""Judges of groups of evidence as a baseline of the examiner of generated pictures, and our generators as fakes.
+"""Judges of groups of evidence as a baseline of the examiner of generated pictures.
 
 The evidence is measured once, the training takes seconds. Figures: those of
 `vestige.bench.forensics.published_bed.report`, and "alone": AUROC of every group of evidence, of one linear judge of
@@ -18,17 +18,12 @@ from torch import nn
 
 from vestige.bench.forensics.plain_features import spectrum
 from vestige.bench.forensics.published_bed import Squares, area, by_family, report, scored
-from vestige.core.runtime import rng
-from vestige.data.fakes import FakeSource, as_float, handled, squares
-from vestige.data.stand_in import photographs_or_scenes
-from vestige.engines.fakes import zoo
 from vestige.engines.recipe import Job, RecipeContext
 from vestige.forensics.generated_evidence import evidence, group_sizes
-from vestige.forensics.generated_judges import EvidenceHead, evidence_of, head_training, weighed
+from vestige.forensics.generated_judges import EvidenceHead, head_training, weighed
 from vestige.nn.features import extract_features, load_feature_net
 from vestige.recipes.forensics._published import bed_of, middle
 
-SIZE = 64
 Features = Callable[[np.ndarray], np.ndarray]
 
 
@@ -43,10 +38,6 @@ def judges_job(ctx: RecipeContext) -> Job:
     real = found[~labels]
     fakes = {f"published: {name}": found[labels & (names == name)] for name in sorted(set(names[labels].tolist()))}
     families = {name: name for name in fakes}
-    if o["zoo"]:
-        more, own, kinds = ours(ctx)
-        real = np.concatenate([real, more])
-        fakes, families = {**fakes, **own}, {**families, **kinds}
     batches, step = head_training(real, fakes, families, ctx.config.batch_size)
     held = measured(middle(made.apart))
 
@@ -107,31 +98,3 @@ def linear(features: Features, pictures: np.ndarray, labels: np.ndarray) -> Feat
     judge = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, class_weight="balanced", max_iter=300))
     judge.fit(features(pictures), labels)
     return lambda images: judge.decision_function(features(images))
-
-
-def ours(ctx: RecipeContext) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, str]]:
-    """(evidence of squares of photographs, {source: that of what it made of some}, families) of our own generators,
-    in the size the photographs have and reduced by two, half of the squares handled."""
-    o = ctx.options
-    photographs = photographs_or_scenes("train", 256, limit=int(o["limit"]), seed=ctx.seed)
-    apart = max(4, len(photographs) // 16)
-    known = as_float(squares(photographs[:apart], SIZE, per_photo=4, seed=ctx.seed)[0])
-    sources = zoo(known, size=SIZE, diffusion=bool(o["diffusion"]), seed=ctx.seed)
-    real, fakes = _remade(photographs[apart:], sources, int(o["each"]), ctx.seed)
-    return real, fakes, {source.name: source.family for source in sources}
-
-
-def _remade(
-    images: np.ndarray, sources: list[FakeSource], each: int, seed: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    real: list[np.ndarray] = []
-    fakes: dict[str, list[np.ndarray]] = {source.name: [] for source in sources}
-    for reduce in (1, 2):
-        cut = squares(images, SIZE, per_photo=1, reduce=reduce, seed=seed)[0]
-        real += [*cut, *handled(cut, seed)]
-        for source in sources:
-            rows = rng(seed, "rows", source.name, reduce).permutation(len(cut))[:each]
-            made = np.round(source(as_float(cut[rows]), seed=seed + reduce) * 255).astype(np.uint8)
-            half = len(made) // 2  # as many untouched as handled ones, as of the real squares
-            fakes[source.name] += [*made[:half], *handled(made[half:], seed)]
-    return evidence_of(real), {name: evidence_of(pictures) for name, pictures in fakes.items()}

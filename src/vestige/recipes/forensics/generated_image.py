@@ -9,10 +9,8 @@ sources of the judged pictures out, which third follows from the seed. Without t
 stand in.
 
 Options: held, labels, views, crop, limit and rate as in `vestige.recipes.forensics._published`; stages and stride, see
-`TextureNet`; share, of the judge's learning rate that the stages learn with, 0 to leave them as they are. method:
-"network", or "judges" for the baseline that needs no network (`vestige.recipes.forensics._judges`), to which zoo, each
-and diffusion belong: whether it learns from our own generators too, from how many squares of each, and from the slow
-ones.
+`TextureNet`; share, of the judge's learning rate that the stages learn with, 0 to leave them as they are; method,
+"network", or "judges" for the baseline that needs no network (`vestige.recipes.forensics._judges`).
 
 The threshold of the shipped network is the highest of two: of the real pictures kept apart, and of the validation half
 of the scenery pack, untouched and after ordinary handling, whose pictures the network does not learn from.
@@ -109,7 +107,6 @@ RECIPE = Recipe(
     reach={"levelled, mean": "0.8 with families and sources left out in turn (vestige claims generated_image)"},
     options={
         **OPTIONS, "views": 4, "crop": 64, "stages": 6, "stride": 1, "share": 0.3, "method": "network",
-        "zoo": False, "each": 120, "diffusion": True,
     },
     variants={
         "default": Variant("the examiner, learnt from all families"),
@@ -117,8 +114,6 @@ RECIPE = Recipe(
         "sources": Variant("sources left out, families seen", {"held": "sources"}, seeds=THREE),
         "frozen": Variant("the stages as ImageNet left them", {**HELD, "share": 0.0}, {"steps": 200}, seeds=THREE),
         "judges": Variant("judges of seven groups of evidence", {**HELD, **_JUDGES}, _SETTINGS, seeds=THREE),
-        "judges_zoo": Variant("the judges, with our own generators as further families",
-                              {**HELD, **_JUDGES, "zoo": True}, _SETTINGS, seeds=()),
         "shuffled_labels": Variant(SHUFFLED.about, SHUFFLED.options),
     },
     judged_by="auroc",
