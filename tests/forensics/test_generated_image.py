@@ -162,7 +162,7 @@ def test_the_threshold_flags_no_more_than_its_rate():
 
 
 def test_it_answers_about_files(photo):
-    network = TextureNet(1)
+    network = TextureNet(1, side=64)
     network.judge.bias.data += 1.5
     found = GeneratedImage(network=network, count=2).find(ImageSubject(encode(photo[:200, :300], "JPEG")))
     assert found.applies
@@ -170,6 +170,9 @@ def test_it_answers_about_files(photo):
     assert not found.flagged  # without a calibration nothing is
     assert found.probability is None
     assert found.details["squares"] == 4
+    larger = GeneratedImage(network=TextureNet(1))
+    for side, used in ((90, 88), (200, 128)):  # as large as the network knows and the picture allows
+        assert f"squares of {used} pixels" in larger.find(ImageSubject(encode(photo[:side, :300], "PNG"))).evidence[0]
     json.dumps(found.to_dict(), allow_nan=False)
     for pixels in (np.zeros((1, 1, 3), np.uint8), photo[:63], np.full((80, 80, 3), 9, np.uint8)):
         assert not GeneratedImage(network=network).find(ImageSubject(encode(pixels, "PNG"))).applies
@@ -187,7 +190,7 @@ def test_the_shipped_weights_are_those_of_judges(photo):
 
 def test_the_network_tells_what_up_sampling_leaves(real, fakes):
     torch.manual_seed(0)
-    network = TextureNet(2).train()
+    network = TextureNet(2, 1).train()
     assert not network.trunk.training  # its statistics stay
     x = torch.from_numpy(np.concatenate([real[::2], fakes["up_nearest"][::2]])).float() / 255
     labels = (torch.arange(len(x)) >= len(x) // 2).float()
@@ -216,7 +219,7 @@ def test_the_stages_learn_more_slowly_than_the_judge_or_not_at_all():
     assert (judge["lr"], stages["lr"]) == (0.02, 0.01)
     network(torch.rand(2, 3, 32, 32)).sum().backward()
     assert network.judge.weight.grad is not None
-    assert TextureNet(**network.settings).settings == {"stages": 1, "stride": 1}
+    assert TextureNet(**network.settings).settings == {"stages": 1, "stride": 2, "side": 128}
 
 
 def test_it_has_its_claims():

@@ -3,9 +3,10 @@
 It uses the network below, or the judges of groups of evidence (`vestige.forensics.generated_judges`), whichever the
 weights are of.
 
-The first stages of EfficientNet-lite2, whose stem does not reduce the picture, are learnt further on published pictures
-of real generators; mean and spread of every stage's channels over a square go into one linear judge. Small squares show
-little of what is depicted, so that texture has to decide; whole pictures are the mean of many of them.
+The first stages of EfficientNet-lite2 are learnt further on published pictures of real generators; mean and spread of
+every stage's channels over a square go into one linear judge. Squares show less of what is depicted than pictures do,
+so that texture has to decide more; whole pictures are the mean of many of them. With a stem that does not reduce, and
+smaller squares, texture decides alone: the variant "texture" of the recipe.
 
 Sources: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019 (the network); Are GAN
 Generated Images Easy to Detect? A Critical Analysis of the State-of-the-Art, ICME 2021 (a stem that does not reduce);
@@ -14,31 +15,37 @@ What Makes Fake Images Detectable? Understanding Properties that Generalize, ECC
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vestige.core.errors import InputError
+from vestige.core.findings import Finding
 from vestige.forensics.generated import GeneratedExaminer, TraceDetector
 from vestige.forensics.generated_evidence import evidence
 from vestige.forensics.generated_judges import EvidenceHead
 from vestige.nn.efficientnet import STAGES, EfficientNetConfig, EfficientNetLite, pretrained
 
+if TYPE_CHECKING:
+    from vestige.core.subjects import ImageSubject
+
 
 class TextureNet(TraceDetector):
     """Stages of EfficientNet-lite2 and a linear judge of the means and spreads of their channels.
 
-    stages: how many, 1 to 7. stride: of the stem. The stages start at random; `from_imagenet` takes published ones.
-    Their normalisation keeps its statistics in training, because the squares of a batch are few.
+    stages: how many, 1 to 7. stride: of the stem. side: of the squares that it is shown. The stages start at random;
+    `from_imagenet` takes published ones. Their normalisation keeps its statistics in training, because the squares of a
+    batch are few.
 
     >>> TextureNet(2)(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2])
     """
 
-    def __init__(self, stages: int = 6, stride: int = 1) -> None:
+    def __init__(self, stages: int = 6, stride: int = 2, side: int = 128) -> None:
         super().__init__()
-        self.settings = {"stages": stages, "stride": stride}
+        self.settings = {"stages": stages, "stride": stride, "side": side}
         self.trunk = EfficientNetLite(EfficientNetConfig(stages=stages, stride=stride))
         count = 2 * sum(self.trunk.config.channels(base) for _, _, _, base, _ in STAGES[:stages])
         self.units = nn.BatchNorm1d(count, momentum=0.05, affine=False)
@@ -47,10 +54,11 @@ class TextureNet(TraceDetector):
         nn.init.zeros_(self.judge.bias)
 
     @classmethod
-    def from_imagenet(cls, stages: int = 6, stride: int = 1) -> TextureNet:
+    def from_imagenet(cls, stages: int = 6, stride: int = 2, side: int = 128) -> TextureNet:
         """With the stages that the extra ``features`` brings; raises MissingDependencyError without it."""
-        found = cls(stages, stride)
-        found.trunk.load_state_dict(pretrained(stages=stages, stride=stride).state_dict(), strict=False)
+        found = cls(stages, stride, side)
+        published = pretrained(stages=stages, stride=stride).state_dict()
+        found.trunk.load_state_dict({name: t for name, t in published.items() if not name.startswith("fc.")})
         return found
 
     def train(self, mode: bool = True) -> TextureNet:
@@ -92,6 +100,15 @@ class GeneratedImage(GeneratedExaminer):
     def build(**settings: Any) -> Any:
         """A network or, where the settings are those of one, a head of judges."""
         return EvidenceHead(**settings) if "sizes" in settings else TextureNet(**settings)
+
+    def find(self, subject: ImageSubject) -> Finding:
+        """Score and spread over squares as large as the network knows and the picture allows, from 64 pixels on."""
+        try:
+            smaller = min(subject.stored.shape[:2])
+            self.side = max(64, min(self.network.settings.get("side", 64), smaller // 8 * 8))
+        except InputError as trouble:
+            return Finding.not_applicable(self.slug, self.kind, str(trouble))
+        return super().find(subject)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         network: Any = self.network

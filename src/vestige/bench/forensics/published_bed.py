@@ -155,17 +155,17 @@ def areas(made: Published, scores: np.ndarray) -> dict[str, float]:
     return found if len(set(made.generated.tolist())) == 2 else {}
 
 
-def report(made: Bed, score: Scores, rate: float = 0.05) -> dict[str, Any]:
+def report(made: Bed, score: Scores, rate: float = 0.05, square: int = SQUARE) -> dict[str, Any]:
     """What a detector reaches. "HANDLING, mean": the mean of AUROC over families; "families": those, levelled;
     "threshold": what at most ``rate`` of the real pictures kept apart reach; "kinds": of every kind of real picture how
     many there are and how many are flagged, levelled; "flagged": the share of all of them with its exact interval."""
     found: dict[str, Any] = {}
-    apart = scored(made.apart, score)
+    apart = scored(made.apart, score, square)
     null = apart[~made.apart.made.generated]
     threshold = null_threshold(null, rate) if len(null) else float("inf")
     for handling in HANDLINGS:
         squares = made.test(handling)
-        scores = scored(squares, score)
+        scores = scored(squares, score, square)
         families = by_family(squares, scores)
         found[f"{handling}, mean"] = float(np.mean(list(families.values()))) if families else 0.5
         if handling == "levelled":
@@ -174,31 +174,34 @@ def report(made: Bed, score: Scores, rate: float = 0.05) -> dict[str, Any]:
     return {**found, "threshold": threshold, "apart": area(made.apart, apart), "learnt from": len(made.train.labels)}
 
 
-def whole_scores(made: Published, score: Scores, seed: int, **handling: Any) -> np.ndarray:
-    """float64 N: the mean score of the squares of every picture, as people send it; NaN for flat ones, which are not
-    judged. handling: arguments of `sent`."""
+def whole_scores(made: Published, score: Scores, seed: int, square: int = SQUARE, **handling: Any) -> np.ndarray:
+    """float64 N: the mean score of the squares of every picture, as people send it; NaN for flat and
+    small ones, which are not judged. handling: arguments of `sent`."""
     found = np.full(len(made), np.nan)
-    cut = [windows(sent(data, WHOLE, seed + 7919 * i, **handling).transpose(1, 2, 0), SQUARE, COUNT)
-           for i, data in enumerate(made.files)]  # fmt: skip
-    counts = np.array([len(squares) for squares in cut])
-    if counts.sum():
-        every = score(np.concatenate(cut))
-        rows = np.repeat(np.arange(len(made)), counts)
-        judged = counts > 0
-        found[judged] = np.bincount(rows, every, len(made))[judged] / counts[judged]
+    cut: dict[int, list[tuple[int, np.ndarray]]] = {}
+    for i, data in enumerate(made.files):
+        pixels = sent(data, WHOLE, seed + 7919 * i, **handling).transpose(1, 2, 0)
+        side = max(SQUARE, min(square, min(pixels.shape[:2]) // 8 * 8))
+        squares = windows(pixels, side, COUNT)
+        if len(squares):
+            cut.setdefault(side, []).append((i, squares))
+    for own in cut.values():
+        every = np.split(score(np.concatenate([s for _, s in own])), np.cumsum([len(s) for _, s in own])[:-1])
+        found[[i for i, _ in own]] = [part.mean() for part in every]
     return found
 
 
-def whole_report(made: Bed, score: Scores, rate: float = 0.05) -> dict[str, Any]:
+def whole_report(made: Bed, score: Scores, rate: float = 0.05, square: int = SQUARE) -> dict[str, Any]:
     """What an examiner of whole pictures reaches, as in `report` and under the same names; "HANDLING, seen": the mean
-    over the families that it learnt from. Flat pictures are left out, and counted as "not judged"."""
+    over the families that it learnt from. Flat and small pictures are left out, and counted as "not
+    judged"."""
     found: dict[str, Any] = {}
-    apart = whole_scores(made.apart.made, score, made.seed + 500_009)
+    apart = whole_scores(made.apart.made, score, made.seed + 500_009, square)
     null = apart[~made.apart.made.generated & ~np.isnan(apart)]
     threshold = null_threshold(null, rate) if len(null) else float("inf")
     learnt = set(made.train.made.family[made.train.made.generated].tolist())
     for handling, how in HANDLINGS.items():
-        scores = whole_scores(made.rest, score, made.seed + 1_000_003, **how)
+        scores = whole_scores(made.rest, score, made.seed + 1_000_003, square, **how)
         judged = ~np.isnan(scores)
         rest, scores = made.rest.take(judged), scores[judged]
         families = areas(rest, scores)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.bench.forensics.published_bed import Bed, Squares, area, batches, bed, report, scored
+from vestige.bench.forensics.published_bed import SQUARE, Bed, Squares, area, batches, bed, report, scored
 from vestige.core.errors import UsageError
 from vestige.engines.recipe import Job, RecipeContext, Variant
 from vestige.engines.train import Batch, Step
@@ -55,13 +55,14 @@ def detector_job(
     judge: Callable[[nn.Module, Bed], TraceDetector] | None = None,
     watch: Callable[[nn.Module, Bed], float] | None = None,
     extra: Callable[[nn.Module, Bed], Mapping[str, Any]] | None = None,
-    made: Bed | None = None, parameters: Iterable[Mapping[str, Any]] | None = None,
+    made: Bed | None = None, parameters: Iterable[Mapping[str, Any]] | None = None, square: int = SQUARE,
 ) -> Job:  # fmt: skip
     """The job of a detector on the pictures of the run; writes SLUG.safetensors for its examiner where nothing is held.
 
     judge: makes the detector of the trained network where that is more than the network, once. watch: the validation
     figure "auroc"; by default that of the logits on the middle squares of the pictures kept apart. extra: further
     figures at the end. made: the pictures, by default `bed_of`. parameters: groups for the optimiser.
+    square: side of what the network judges.
     """
     made = bed_of(ctx) if made is None else made
     drawn = batches(made.train, ctx.config.batch_size, crop=int(ctx.options["crop"]))
@@ -77,18 +78,18 @@ def detector_job(
         if watch is not None:
             return {"auroc": watch(module, made)}
         assert isinstance(module, TraceDetector)
-        return {"auroc": area(made.apart, logits(module, middle(made.apart)))}
+        return {"auroc": area(made.apart, logits(module, middle(made.apart, square)))}
 
     def evaluate(module: nn.Module) -> Mapping[str, Any]:
         detector = finished(module)
         more = {} if extra is None else extra(module, made)
-        return {**report(made, lambda images: logits(detector, images), float(ctx.options["rate"])), **more}
+        return {**report(made, lambda images: logits(detector, images), float(ctx.options["rate"]), square), **more}
 
     def save(module: nn.Module, out: Path) -> None:
         if ctx.options["held"] != "nothing":
             return
         detector = finished(module)
-        scores, truth = scored(made.apart, lambda images: logits(detector, images)), made.apart.made.generated
+        scores, truth = scored(made.apart, lambda images: logits(detector, images), square), made.apart.made.generated
         facts: dict[str, Any] = {"held": ctx.options["held"], "pictures": len(made.train.labels)}
         if 0 < truth.sum() < len(truth):
             facts |= calibration(scores[~truth], scores[truth], float(ctx.options["rate"]))

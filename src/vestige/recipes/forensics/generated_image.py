@@ -9,8 +9,8 @@ sources of the judged pictures out, which third follows from the seed. Without t
 stand in.
 
 Options: held, labels, views, crop, limit and rate as in `vestige.recipes.forensics._published`; stages and stride, see
-`TextureNet`; share, of the judge's learning rate that the stages learn with, 0 to leave them as they are; method,
-"network", or "judges" for the baseline that needs no network (`vestige.recipes.forensics._judges`).
+`TextureNet`, as side; share, of the judge's learning rate that the stages learn with, 0 to leave them as they are;
+method, "network", or "judges" for the baseline that needs no network (`vestige.recipes.forensics._judges`).
 
 The threshold of the shipped network is the highest of two: of the real pictures kept apart, and of the validation half
 of the scenery pack, untouched and after ordinary handling, whose pictures the network does not learn from.
@@ -53,21 +53,23 @@ ALARMS = "BIDS/BSDS500"
 def build(ctx: RecipeContext) -> Job:
     """The network, or the judges where the method asks for them."""
     o = ctx.options
-    if o["method"] not in ("network", "judges") or float(o["share"]) < 0:
-        raise UsageError("method is network or judges, and share at least 0.")
+    if o["method"] not in ("network", "judges") or float(o["share"]) < 0 or not 64 <= int(o["side"]) <= 128:
+        raise UsageError("method is network or judges, share at least 0, and side 64 to 128.")
     if o["method"] == "judges":
         return judges_job(ctx)
-    model = TextureNet.from_imagenet(int(o["stages"]), int(o["stride"]))
+    model = TextureNet.from_imagenet(int(o["stages"]), int(o["stride"]), int(o["side"]))
     made, rate = bed_of(ctx), float(o["rate"])
     if o["held"] == "nothing":
         made = replace(made, train=made.train.take(made.train.made.source != ALARMS))
 
     def whole(module: nn.Module, judged: Bed) -> Mapping[str, Any]:
         assert isinstance(module, TextureNet)
-        return {"whole": whole_report(judged, lambda images: logits(module, images), rate)}
+        return {"whole": whole_report(judged, lambda images: logits(module, images), rate, int(o["side"]))}
 
-    job = detector_job(ctx, model, GeneratedImage.slug, extra=whole, made=made, parameters=model.groups(
-        ctx.config.lr, float(o["share"])))  # fmt: skip
+    job = detector_job(
+        ctx, model, GeneratedImage.slug, extra=whole, made=made, square=int(o["side"]),
+        parameters=model.groups(ctx.config.lr, float(o["share"])),
+    )  # fmt: skip
 
     def save(module: nn.Module, out: Path) -> None:
         if o["held"] != "nothing":
@@ -84,7 +86,9 @@ def _threshold(network: TraceDetector, made: Bed, rate: float, ctx: RecipeContex
     makers = [*SOURCES.values(), *(s for s in shipped_sources(diffusion=False) if s.family == "autoencoder")]
     examiner = GeneratedImage(network=network)
     facts = threshold_on_photographs(examiner, makers, rate, limit=int(ctx.options["limit"]), seed=ctx.seed)
-    scores = whole_scores(made.apart.made, lambda images: logits(network, images), made.seed + 500_009)
+    scores = whole_scores(
+        made.apart.made, lambda images: logits(network, images), made.seed + 500_009, int(ctx.options["side"])
+    )
     truth, judged = made.apart.made.generated, ~np.isnan(scores)
     clean, fakes = scores[~truth & judged], scores[truth & judged]
     if not facts or not len(clean) or not len(fakes):
@@ -93,6 +97,7 @@ def _threshold(network: TraceDetector, made: Bed, rate: float, ctx: RecipeContex
     return {**calibration(clean, fakes, rate), "threshold": threshold}
 
 
+_TEXTURE = {"side": 64, "crop": 64, "stride": 1}
 _JUDGES: dict[str, Any] = {"method": "judges", "views": 2}
 _SETTINGS = {name: value for name, value in dataclasses.asdict(TRAINING).items() if name != "seed"}
 
@@ -106,12 +111,13 @@ RECIPE = Recipe(
     ),
     reach={"levelled, mean": "0.8 with families and sources left out in turn (vestige claims generated_image)"},
     options={
-        **OPTIONS, "views": 4, "crop": 64, "stages": 6, "stride": 1, "share": 0.3, "method": "network",
+        **OPTIONS, "views": 4, "side": 128, "crop": 112, "stages": 6, "stride": 2, "share": 0.3, "method": "network",
     },
     variants={
         "default": Variant("the examiner, learnt from all families"),
         "held": Variant("a third of the families and sources left out", HELD, seeds=THREE),
         "sources": Variant("sources left out, families seen", {"held": "sources"}, seeds=THREE),
+        "texture": Variant("small squares and a stem that does not reduce", {**HELD, **_TEXTURE}),
         "frozen": Variant("the stages as ImageNet left them", {**HELD, "share": 0.0}, {"steps": 200}, seeds=THREE),
         "judges": Variant("judges of seven groups of evidence", {**HELD, **_JUDGES}, _SETTINGS, seeds=THREE),
         "shuffled_labels": Variant(SHUFFLED.about, SHUFFLED.options),
