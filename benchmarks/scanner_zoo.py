@@ -21,9 +21,9 @@ from typing import Any
 import zoo_dangerous
 import zoo_ordinary
 from vestige.backdoor.pickle_scan import PickleScan
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import VestigeError
 from vestige.core.files import write_json
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.core.runtime import hardware, versions
 
 PEERS = ("picklescan", "modelscan", "fickling")

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from vestige.backdoor.pickle_scan import PickleScan
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.image_io import encode
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.core.roles import Finder
 from vestige.core.subjects import ImageSubject
 

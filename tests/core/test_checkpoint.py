@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, LimitError, UsageError
-from vestige.core.safetensors_header import read_header
+from vestige.core.models.checkpoint import ModelSubject
+from vestige.core.models.safetensors_header import read_header
 from vestige.core.subjects import open_subject
 
 WEIGHTS = {
@@ -362,7 +362,7 @@ def test_opening_and_scanning_do_not_import_torch(tmp_path):
     write(tmp_path / "m.safetensors", "safetensors")
     write(tmp_path / "m.pt", "torch")
     code = (
-        "import sys\nfrom vestige.core.checkpoint import ModelSubject\n"
+        "import sys\nfrom vestige.core.models.checkpoint import ModelSubject\n"
         "for path in sys.argv[1:]: ModelSubject.open(path).pickles()\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 
 from vestige.backdoor.pickle_scan import PickleScan
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.core.runtime import rng
 
 CASES = 100

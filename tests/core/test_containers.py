@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from vestige.core.containers import layout
-from vestige.core.embedded import clean, read_embedded
 from vestige.core.errors import VestigeError
 from vestige.core.image_io import encode
+from vestige.core.pictures.tiff import tiff_directories
+from vestige.core.records.embedded import clean, read_embedded
 from vestige.core.subjects import ImageSubject
-from vestige.core.tiff import tiff_directories
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF")
 

@@ -14,10 +14,10 @@ from PIL import Image
 from tests.mutants import MUTATIONS, chunk, judge, mutants, scene, variants
 from vestige.core.errors import InputError, LimitError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, decode, encode
-from vestige.core.orientation import READERS, orient
 from vestige.core.panel import Panel
+from vestige.core.pictures.orientation import READERS, orient
+from vestige.core.pictures.tiff import tiff_directories
 from vestige.core.subjects import ImageSubject
-from vestige.core.tiff import tiff_directories
 
 #: The orientation that puts back what an orientation did.
 INVERSE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
@@ -353,7 +353,7 @@ def test_files_of_countless_segments_are_refused_at_once(picture):
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "AVIF"])
 def test_frames_of_animations_are_upright_and_whole_or_not_given(format, upright):
-    from vestige.core.animation import BrokenFrameError, frames_of
+    from vestige.core.pictures.animation import BrokenFrameError, frames_of
 
     stills = [np.roll(upright, 9 * k, axis=1) for k in range(4)]
     turned = 1 if format in ("GIF", "AVIF") else 6  # Pillow's encoder of AVIF animations does not survive EXIF

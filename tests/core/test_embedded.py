@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vestige.core.embedded import read_embedded
-from vestige.core.embedded_exif import decode_comment
-from vestige.core.embedded_iptc import read_iptc, read_resources
-from vestige.core.embedded_text import Embedded, decode_wide
-from vestige.core.embedded_xmp import read_xmp
 from vestige.core.image_io import encode
+from vestige.core.records.embedded import read_embedded
+from vestige.core.records.exif import decode_comment
+from vestige.core.records.iptc import read_iptc, read_resources
+from vestige.core.records.text import Embedded, decode_wide
+from vestige.core.records.xmp import read_xmp
 from vestige.core.subjects import ImageSubject
 
 PIXELS = np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8)

@@ -84,7 +84,7 @@ CHILD = """
 import json, resource, sys, time
 import jinja2.ext
 from vestige.backdoor.pickle_scan import PickleScan
-from vestige.core.checkpoint import ModelSubject
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.core.errors import VestigeError
 base, told = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
 for path in sys.argv[1:]:
@@ -130,7 +130,7 @@ def test_none_is_called_harmless(measured):
 
 
 def test_ordinary_files_of_the_same_kinds_are_not_caught_by_the_bounds(tmp_path):
-    from vestige.core.pickle_scan import scan
+    from vestige.core.models.pickle_scan import scan
 
     (tmp_path / "m.keras").write_bytes(keras(sequential(*[DENSE] * 500)))
     (tmp_path / "m.h5").write_bytes(hdf5({f"a{n}": b"x" for n in range(300)}))
@@ -143,7 +143,7 @@ def test_ordinary_files_of_the_same_kinds_are_not_caught_by_the_bounds(tmp_path)
 
 
 def test_a_compressed_stream_is_inflated_up_to_the_bound():
-    from vestige.core.pickle_scan import ScanLimits, scan_bytes
+    from vestige.core.models.pickle_scan import ScanLimits, scan_bytes
 
     report = scan_bytes(gzip.compress(b"N." * 1_000_000), ScanLimits(max_inflated=2**20))
     assert "inflates above the limit" in (report.damaged or "")

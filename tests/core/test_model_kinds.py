@@ -19,9 +19,9 @@ from safetensors.torch import save, save_file
 
 from vestige.app.verbs import finding as verb
 from vestige.backdoor.pickle_scan import PickleScan
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import OK, TRACE_FOUND, UNVOUCHED, InputError
-from vestige.core.pickle_scan import scan, scan_anything, scan_bytes
+from vestige.core.models.checkpoint import ModelSubject
+from vestige.core.models.pickle_scan import scan, scan_anything, scan_bytes
 
 VOUCH = "cannot be vouched for"
 

@@ -28,8 +28,8 @@ from benchmarks.model_makers import (
 from vestige.app.verbs import finding as verb
 from vestige.backdoor.pickle_scan import PickleScan
 from vestige.core.bounded import LimitReached, parse_json
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import OK, TRACE_FOUND, UNVOUCHED, UsageError, VestigeError
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.core.subjects import open_subject
 
 HARMLESS, DANGEROUS, VOUCH = "harmless", "dangerous", "cannot be vouched for"

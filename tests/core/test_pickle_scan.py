@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vestige.core.errors import InputError
-from vestige.core.pickle_imports import classify
-from vestige.core.pickle_scan import ScanLimits, scan, scan_bytes
+from vestige.core.models.pickle_imports import classify
+from vestige.core.models.pickle_scan import ScanLimits, scan, scan_bytes
 
 
 class Call:
@@ -256,7 +256,7 @@ def test_tar_and_numpy_containers(tmp_path):
 
 
 def test_a_large_file_is_read_through_a_window(tmp_path, monkeypatch):
-    monkeypatch.setattr("vestige.core.pickle_scan._IN_MEMORY", 10)
+    monkeypatch.setattr("vestige.core.models.pickle_scan._IN_MEMORY", 10)
     (tmp_path / "m.pt").write_bytes(torch_bytes(WEIGHTS, legacy=True))
     assert scan(tmp_path / "m.pt").clean
     (tmp_path / "m.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")

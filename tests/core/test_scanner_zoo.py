@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vestige.backdoor.pickle_scan import PickleScan
-from vestige.core.checkpoint import ModelSubject
+from vestige.core.models.checkpoint import ModelSubject
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

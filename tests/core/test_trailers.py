@@ -8,7 +8,7 @@ from PIL import Image
 
 from vestige.core.containers import layout
 from vestige.core.image_io import encode
-from vestige.core.trailers import PADDING, peel, sef_entries
+from vestige.core.records.trailers import PADDING, peel, sef_entries
 
 PIXELS = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 JPEG = encode(PIXELS, "JPEG")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vestige.core.clips import examine_clip
-from vestige.core.embedded_clip import XMP_BOX, read_clip
 from vestige.core.panel import Panel
+from vestige.core.records.clip import XMP_BOX, read_clip
 from vestige.core.video import VideoSubject
 from vestige.forensics.container import Container
 from vestige.forensics.generator_tags import GeneratorTags

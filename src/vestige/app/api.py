@@ -19,8 +19,8 @@ from vestige.core.files import write_atomic
 from vestige.core.guard import check_output
 from vestige.core.image_io import DEFAULT_LIMITS, EXAMINE_LIMITS, Limits, encode, format_for, to_uint8
 from vestige.core.keys import PUBLIC_KEY, load_key
-from vestige.core.model_files import is_model_folder
-from vestige.core.samples import to_eight
+from vestige.core.models.files import is_model_folder
+from vestige.core.pictures.samples import to_eight
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject, is_clip
 

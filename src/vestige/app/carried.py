@@ -13,7 +13,7 @@ import numpy as np
 
 from vestige.core.errors import InputError
 from vestige.core.image_io import open_image
-from vestige.core.orientation import ORIENTATION
+from vestige.core.pictures.orientation import ORIENTATION
 from vestige.core.subjects import ImageSubject
 
 #: Formats that hold transparency, sixteen bits a channel, metadata.

@@ -1,6 +1,6 @@
 """Whether loading a model would run code: read and never executed, and called harmless only when all of it is known.
 
-Sources: see `vestige.core.pickle_scan`.
+Sources: see `vestige.core.models.pickle_scan`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from vestige.core.bounded import printable
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
-from vestige.core.pickle_scan import UNVOUCHED
+from vestige.core.models.checkpoint import ModelSubject
+from vestige.core.models.pickle_scan import UNVOUCHED
 
 _SHOWN = 12
 

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from vestige.core.tiff import integers, tiff_directories
+from vestige.core.pictures.tiff import integers, tiff_directories
 
 #: Most segments, chunks or boxes that are walked: a PNG's samples may lie in chunks of 8 KiB, a JPEG's profile or
 #: metadata in segments of 64 KiB.

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.completeness import png_chunk
-from vestige.core.decoding import (
+from vestige.core.errors import InputError, LimitError, UsageError
+from vestige.core.files import write_atomic
+from vestige.core.pictures.completeness import png_chunk
+from vestige.core.pictures.decoding import (
     DEFAULT_LIMITS,
     EXAMINE_LIMITS,
     EXAMINED_PIXELS,
@@ -28,9 +30,7 @@ from vestige.core.decoding import (
     pillow,
     register_heif,
 )  # fmt: skip
-from vestige.core.errors import InputError, LimitError, UsageError
-from vestige.core.files import write_atomic
-from vestige.core.orientation import orient
+from vestige.core.pictures.orientation import orient
 from vestige.core.sniff import IMAGE_FORMATS
 
 SUFFIXES = {

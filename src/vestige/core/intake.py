@@ -18,8 +18,8 @@ from vestige.core import video
 from vestige.core.errors import InputError, UsageError, VestigeError
 from vestige.core.image_io import SUFFIXES
 from vestige.core.left_out import is_text_name, why_left_out
-from vestige.core.model_files import file_format, is_model_folder
-from vestige.core.model_formats import MODEL_ENDINGS, foreign_format, is_compressed_model
+from vestige.core.models.files import file_format, is_model_folder
+from vestige.core.models.formats import MODEL_ENDINGS, foreign_format, is_compressed_model
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
 #: What is examined, with its plural; every file that is left out has the kind "".

@@ -6,7 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from vestige.core.model_formats import foreign_format
+from vestige.core.models.formats import foreign_format
 
 _PICTURE = "which vestige does not read; save it as PNG or TIFF"
 _ARCHIVE = "archive; unpack it to have its content examined"

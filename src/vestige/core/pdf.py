@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.embedded_text import clean
 from vestige.core.errors import InputError, LimitError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, encode
 from vestige.core.parts import MOST, MadeSubject, Part, Parts, spread
 from vestige.core.picture import ImageSubject
+from vestige.core.records.text import clean
 
 EXTRA = "a PDF document, whose pictures are read with: pip install 'vestige[documents]'"
 _MOST_PAGES, _MOST_PICTURES, _MAX_BYTES = 5000, 20_000, 2 * 2**30

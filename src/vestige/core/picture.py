@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vestige.core.completeness import END_OF_IMAGE
 from vestige.core.errors import InputError, LimitError
 from vestige.core.image_io import (
     DEFAULT_LIMITS,
@@ -23,6 +22,7 @@ from vestige.core.image_io import (
     read_bytes,
     to_float,
 )
+from vestige.core.pictures.completeness import END_OF_IMAGE
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from vestige.core.picture import ImageSubject
 from vestige.core.sniff import sniff
 
 if TYPE_CHECKING:
-    from vestige.core.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
+    from vestige.core.models.checkpoint import ModelSubject
     from vestige.core.video import VideoSubject
 
 __all__ = ["ImageSubject", "open_subject"]
@@ -32,10 +32,10 @@ def open_subject(
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
     if path.is_dir():
-        from vestige.core.model_files import is_model_folder
+        from vestige.core.models.files import is_model_folder
 
         if is_model_folder(path):
-            from vestige.core.checkpoint import ModelSubject
+            from vestige.core.models.checkpoint import ModelSubject
 
             return ModelSubject.open(path)
         from vestige.core.dataset import DatasetSubject
@@ -58,7 +58,7 @@ def open_subject(
 
         return DatasetSubject.open(path)
     if kind == "model":
-        from vestige.core.checkpoint import ModelSubject
+        from vestige.core.models.checkpoint import ModelSubject
 
         return ModelSubject.open(path)
     raise InputError(

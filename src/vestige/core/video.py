@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.animation import BrokenFrameError, frames_of
 from vestige.core.errors import InputError, LimitError, UsageError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, open_image, read_bytes
 from vestige.core.parts import spread
 from vestige.core.picture import ImageSubject
+from vestige.core.pictures.animation import BrokenFrameError, frames_of
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
 #: Formats of pictures that may hold an animation, which is examined as a clip.

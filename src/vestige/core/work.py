@@ -25,8 +25,8 @@ from vestige.core.guard import check_output
 if TYPE_CHECKING:
     import numpy as np
 
-    from vestige.core.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
+    from vestige.core.models.checkpoint import ModelSubject
     from vestige.core.subjects import ImageSubject
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class Work:
 
     def checkpoint(self, index: int = 0, what: str = "a model file") -> ModelSubject:
         """The input at ``index`` as a model of any format, unread."""
-        from vestige.core.checkpoint import ModelSubject
+        from vestige.core.models.checkpoint import ModelSubject
 
         return ModelSubject.open(self.path(index, what))
 

@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from vestige.core.errors import InputError
-from vestige.core.safetensors_header import read_header
+from vestige.core.models.safetensors_header import read_header
 from vestige.engines.run_state import write_model
 
 

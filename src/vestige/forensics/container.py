@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from vestige.core.containers import KNOWN_BOXES, Layout
-from vestige.core.embedded import clean, picture_layout
-from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.image_io import SUFFIXES
+from vestige.core.records.clip import read_clip
+from vestige.core.records.embedded import clean, picture_layout
+from vestige.core.records.trailers import PADDING, peel
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 from vestige.core.subjects import ImageSubject
-from vestige.core.trailers import PADDING, peel
 from vestige.core.video import VideoSubject
 
 _MAGIC = (
@@ -121,7 +121,7 @@ class Container:
     """Flags files that hold more than the picture: appended data, polyglots, odd chunks, a wrong ending.
 
     What cameras and programs are known to add is named and no finding, as far as its lengths add up
-    (`vestige.core.trailers`). chunk_limit: an unknown chunk or segment above this size is flagged.
+    (`vestige.core.records.trailers`). chunk_limit: an unknown chunk or segment above this size is flagged.
 
     >>> from vestige.core.image_io import encode
     >>> png = encode(np.zeros((8, 8, 3), np.uint8), "PNG")

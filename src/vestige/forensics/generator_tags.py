@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vestige.core.embedded import Embedded, Text, clean, read_embedded
-from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
+from vestige.core.records.clip import read_clip
+from vestige.core.records.embedded import Embedded, Text, clean, read_embedded
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject
 from vestige.forensics.generator_records import (

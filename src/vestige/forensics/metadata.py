@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from vestige.core.embedded import Embedded, clean, read_embedded
-from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
+from vestige.core.records.clip import read_clip
+from vestige.core.records.embedded import Embedded, clean, read_embedded
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject
 from vestige.forensics.source_types import source_type

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vestige.core.containers import layout
-from vestige.core.embedded import Embedded, clean, read_embedded
-from vestige.core.embedded_clip import read_clip
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
+from vestige.core.records.clip import read_clip
+from vestige.core.records.embedded import Embedded, clean, read_embedded
 from vestige.core.subjects import ImageSubject
 from vestige.core.video import VideoSubject
 from vestige.forensics.source_types import GENERATED_TYPES, SOURCE_TYPES, source_type

@@ -12,8 +12,8 @@ import zlib
 
 import numpy as np
 
-from vestige.core.embedded import Text
 from vestige.core.image_io import orient
+from vestige.core.records.embedded import Text
 from vestige.core.subjects import ImageSubject
 
 _NAMES = {

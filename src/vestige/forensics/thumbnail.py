@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vestige.core.embedded import picture_layout, read_embedded
 from vestige.core.errors import VestigeError
 from vestige.core.findings import Finding
 from vestige.core.image_io import Limits, decode, orient
+from vestige.core.records.embedded import picture_layout, read_embedded
+from vestige.core.records.trailers import peel
 from vestige.core.subjects import ImageSubject
-from vestige.core.trailers import peel
 
 _LIMITS = Limits(max_bytes=4 * 2**20, max_pixels=4_000_000)
 _SIDE = 160

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, MissingDependencyError, UsageError
 from vestige.core.files import read_json, write_atomic
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.nn.efficientnet import EfficientNetConfig, EfficientNetLite, pretrained
 from vestige.nn.resnet import RESNETS, ResNet, ResNetConfig
 from vestige.nn.vit import VITS, ViT, ViTConfig

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import folder_atomic, read_json, write_atomic
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.nn.backbone import Wrapped, load_backbone, save_backbone
 from vestige.nn.layout import safe_strides
 from vestige.nn.resnet import ResNet

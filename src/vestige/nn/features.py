@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
+from vestige.core.models.checkpoint import ModelSubject
 
 WIDTHS = (32, 64, 128, 256)
 BLOCKS = (2, 2, 2, 1)

@@ -146,7 +146,7 @@ def open_answerer(folder: Path, rows: Sequence[AnsweredPicture], device: str = "
 def _transformers(folder: Path, device: str) -> LargeAnswerer:
     from transformers import AutoProcessor
 
-    from vestige.core.checkpoint import ModelSubject
+    from vestige.core.models.checkpoint import ModelSubject
     from vestige.core.runtime import device as device_of
 
     model = ModelSubject.open(folder).load()

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.core.runtime import rng
 from vestige.engines.diffusion.editing import start_at
 from vestige.engines.diffusion.losses import diffusion_loss

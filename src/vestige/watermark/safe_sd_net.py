@@ -27,8 +27,8 @@ from torch.nn import functional as F
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import write_atomic
 from vestige.core.keys import derive
+from vestige.core.models.safetensors_header import read_header
 from vestige.core.runtime import rng
-from vestige.core.safetensors_header import read_header
 from vestige.engines.diffusion.autoencoders import load_autoencoder
 from vestige.engines.diffusion.latent import shrink_factor
 from vestige.engines.marking.critic import Critic

@@ -73,7 +73,7 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     """
     from vestige.app.forgetting.page import audit_page
     from vestige.app.forgetting.told import tell
-    from vestige.core.checkpoint import ModelSubject
+    from vestige.core.models.checkpoint import ModelSubject
 
     key = load_key(request.sign) if request.sign else None
     if request.out.exists():
@@ -256,8 +256,8 @@ def verify(
     """Check a deletion certificate, offline; raises NotVerifiedError (exit code 7) for anything that does not fit."""
     import hashlib
 
-    from vestige.core.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
+    from vestige.core.models.checkpoint import ModelSubject
 
     document = read_json(path)
     certificate.verify(document, expected=signer)

@@ -135,7 +135,7 @@ def _dataset(entry: Entry, options: FindOptions) -> tuple[Parts, str]:
 
 
 def _sha256(entry: Entry) -> str:
-    from vestige.core.checkpoint import _file_sha256
+    from vestige.core.models.checkpoint import _file_sha256
 
     return "" if entry.path.stat().st_size > _HASHED else _file_sha256(entry.path)
 
@@ -183,7 +183,7 @@ def _part(panel: Panel, subject: ImageSubject, source: str, unit: str, format: s
 
 def _model(entry: Entry) -> Examined:
     from vestige.core.catalogue import system
-    from vestige.core.checkpoint import ModelSubject
+    from vestige.core.models.checkpoint import ModelSubject
 
     subject = ModelSubject.open(entry.path)
     finding: Finding = system("pickle_scan").load()().find(subject)

@@ -16,7 +16,7 @@ from torch import nn
 
 from vestige.core.errors import InputError, UsageError
 from vestige.core.files import folder_atomic, read_json
-from vestige.core.safetensors_header import read_header
+from vestige.core.models.safetensors_header import read_header
 from vestige.engines.diffusion.losses import diffusion_loss
 from vestige.engines.diffusion.samplers import Denoiser, Sampler, Step, sample
 from vestige.engines.diffusion.schedules import Prediction, Schedule, Spacing, cosine, flow, from_betas, grid, schedule

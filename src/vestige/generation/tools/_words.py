@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vestige.core.checkpoint import ModelSubject
 from vestige.core.errors import InputError, UsageError
+from vestige.core.models.checkpoint import ModelSubject
 from vestige.generation.first_hitting import MarkovModel
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")

@@ -124,7 +124,7 @@ class Speaker:
         """The model of a folder. Raises InputError for a folder that holds no language model."""
         from transformers import AutoTokenizer
 
-        from vestige.core.checkpoint import ModelSubject
+        from vestige.core.models.checkpoint import ModelSubject
         from vestige.core.runtime import device as device_of
 
         if not folder.is_dir() or not (folder / "config.json").is_file():

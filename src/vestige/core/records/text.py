@@ -23,7 +23,7 @@ class Text:
 
 @dataclass
 class Embedded:
-    """Everything `vestige.core.embedded.read_embedded` found.
+    """Everything `vestige.core.records.embedded.read_embedded` found.
 
     exif: texts and numbers by name, of the first block that has them (further ones with another value stand in
     ``texts``); gps: latitude and longitude in degrees, or None; has_gps: a position is given, whoever wrote it and

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vestige.core.embedded_text import MAX_TEXT, Embedded
+from vestige.core.records.text import MAX_TEXT, Embedded
 
 MAX_XMP = 8 * 2**20
 MAX_XMP_NODES = 20_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vestige.core.bounded import printable
-from vestige.core.pickle_imports import classify
+from vestige.core.models.pickle_imports import classify
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from xml.parsers import expat
 
 from vestige.core.bounded import LimitReached, Window, parse_json, printable
-from vestige.core.known_names import known
-from vestige.core.pickle_imports import classify
-from vestige.core.pickle_report import PickleReport
+from vestige.core.models.known_names import known
+from vestige.core.models.pickle_imports import classify
+from vestige.core.models.pickle_report import PickleReport
 
 _MAX_SCHEMA = 16 * 2**20
 _MAX_ELEMENTS = 3_000_000

@@ -12,8 +12,8 @@ import ast
 import re
 
 from vestige.core.bounded import LimitReached, printable
-from vestige.core.known_names import known
-from vestige.core.pickle_report import PickleReport
+from vestige.core.models.known_names import known
+from vestige.core.models.pickle_report import PickleReport
 
 MAX_CODE = 2**19
 MAX_ALL = 2**21

@@ -14,12 +14,12 @@ import zlib
 from dataclasses import dataclass, field
 
 from vestige.core.containers import Layout, gif_blocks, layout
-from vestige.core.embedded_exif import read_exif, read_positions
-from vestige.core.embedded_iptc import read_iptc, read_resources
-from vestige.core.embedded_text import MAX_TEXT, MAX_TEXTS, Embedded, Text, clean, decode_text
-from vestige.core.embedded_xmp import MAX_XMP, read_xmp
 from vestige.core.picture import ImageSubject
-from vestige.core.trailers import sef_entries
+from vestige.core.records.exif import read_exif, read_positions
+from vestige.core.records.iptc import read_iptc, read_resources
+from vestige.core.records.text import MAX_TEXT, MAX_TEXTS, Embedded, Text, clean, decode_text
+from vestige.core.records.trailers import sef_entries
+from vestige.core.records.xmp import MAX_XMP, read_xmp
 
 __all__ = ["Embedded", "Text", "clean", "decode_text", "picture_layout", "read_embedded"]
 

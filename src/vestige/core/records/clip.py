@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vestige.core.containers import KNOWN_BOXES, Part
-from vestige.core.embedded_exif import read_positions
-from vestige.core.embedded_text import MAX_TEXTS, Embedded, Text, decode_text
-from vestige.core.embedded_xmp import MAX_XMP, read_xmp
+from vestige.core.records.exif import read_positions
+from vestige.core.records.text import MAX_TEXTS, Embedded, Text, decode_text
+from vestige.core.records.xmp import MAX_XMP, read_xmp
 
 XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")

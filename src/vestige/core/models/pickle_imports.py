@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from vestige.core.sklearn_classes import CLASSES
+from vestige.core.models.sklearn_classes import CLASSES
 
 #: Stands for a module or attribute name that is not in the file but put together while loading.
 COMPUTED = "<computed at load time>"

@@ -5,7 +5,7 @@ Source: Adobe, Digital Negative Specification 1.7.1, 2023 (photometric interpret
 
 from __future__ import annotations
 
-from vestige.core.tiff import Directories, Directory, tiff_directories
+from vestige.core.pictures.tiff import Directories, Directory, tiff_directories
 
 _SUBFILE, _WIDTH, _HEIGHT, _PHOTOMETRIC, _DNG = 254, 256, 257, 262, 50706
 _SENSOR = (32803, 34892)  # colour filter array, linear raw

@@ -1,7 +1,7 @@
 """Decoding pictures strictly: what the file holds, all of it, and a word for everything the reader decided.
 
-`vestige.core.orientation.READERS` says for each format what the library does and how a file that lacks samples shows;
-`vestige.core.completeness` looks for them.
+`vestige.core.pictures.orientation.READERS` says for each format what the library does and how a file that lacks samples
+shows; `vestige.core.pictures.completeness` looks for them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.completeness import END_OF_IMAGE, jpeg_scans, png_rows, tiff_strips, whole_png
 from vestige.core.containers import MAX_PARTS, layout
 from vestige.core.errors import InputError, LimitError
-from vestige.core.orientation import READERS, blank_tiff, orient, orientation_of
-from vestige.core.raw_files import raw_file
-from vestige.core.samples import alpha_of, reduced, sixteen_bit, to_eight, to_rgb8, to_srgb
+from vestige.core.pictures.completeness import END_OF_IMAGE, jpeg_scans, png_rows, tiff_strips, whole_png
+from vestige.core.pictures.orientation import READERS, blank_tiff, orient, orientation_of
+from vestige.core.pictures.raw_files import raw_file
+from vestige.core.pictures.samples import alpha_of, reduced, sixteen_bit, to_eight, to_rgb8, to_srgb
+from vestige.core.pictures.tiff import tiff_directories
 from vestige.core.sniff import IMAGE_FORMATS, sniff
-from vestige.core.tiff import tiff_directories
 
 #: Pictures of more pixels are examined at a smaller scale, so that a process stays below about a gigabyte.
 EXAMINED_PIXELS = 16_000_000

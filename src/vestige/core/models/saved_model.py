@@ -8,11 +8,11 @@ Sources: ``saved_model.proto``, ``graph.proto`` and ``function.proto`` of Tensor
 
 from __future__ import annotations
 
-from vestige.core import keras_config
 from vestige.core.bounded import Window, printable
-from vestige.core.known_names import known
-from vestige.core.pickle_report import PickleReport
-from vestige.core.wire import Walker
+from vestige.core.models import keras_config
+from vestige.core.models.known_names import known
+from vestige.core.models.pickle_report import PickleReport
+from vestige.core.models.wire import Walker
 
 _SCHEMA = {
     "SavedModel": {1: "number", 2: "MetaGraph"},

@@ -12,8 +12,8 @@ import re
 from typing import Any
 
 from vestige.core.bounded import printable
-from vestige.core.known_names import known
-from vestige.core.pickle_report import PickleReport
+from vestige.core.models.known_names import known
+from vestige.core.models.pickle_report import PickleReport
 
 MAX_TEMPLATE = 2**20
 _MAX_NODES = 200_000

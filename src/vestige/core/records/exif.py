@@ -9,9 +9,9 @@ import math
 import re
 from typing import Any
 
-from vestige.core.embedded_text import MAX_TEXT, MAX_TEXTS, Embedded, Text, decode_text, decode_wide
-from vestige.core.embedded_xmp import MAX_XMP
-from vestige.core.tiff import Directories, Directory, Entry, tiff_directories
+from vestige.core.pictures.tiff import Directories, Directory, Entry, tiff_directories
+from vestige.core.records.text import MAX_TEXT, MAX_TEXTS, Embedded, Text, decode_text, decode_wide
+from vestige.core.records.xmp import MAX_XMP
 
 EXIF_NAMES = {
     0x000B: "ProcessingSoftware", 0x010E: "ImageDescription", 0x010F: "Make", 0x0110: "Model", 0x0112: "Orientation",

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from vestige.core.bounded import LimitReached, Window
-from vestige.core.pickle_imports import COMPUTED
+from vestige.core.models.pickle_imports import COMPUTED
 
 CALLS = frozenset({"REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"})
 _LINES = frozenset({"INT", "LONG", "FLOAT", "STRING", "UNICODE", "PERSID", "GET", "PUT", "GLOBAL", "INST"})
@@ -60,7 +60,7 @@ class Made:
 
 @dataclass
 class Bounds:
-    """Opcodes read so far in the whole scan, and the bounds of `vestige.core.pickle_scan.ScanLimits` used here."""
+    """Opcodes read so far in the whole scan, and those bounds of `pickle_scan.ScanLimits` that are used here."""
 
     max_opcodes: int
     max_stack: int

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.decoding import DEFAULT_LIMITS, Limits, open_image, prefill, silenced
-from vestige.core.orientation import orient, orientation_of
+from vestige.core.pictures.decoding import DEFAULT_LIMITS, Limits, open_image, prefill, silenced
+from vestige.core.pictures.orientation import orient, orientation_of
 
 #: Formats whose frames Pillow gives although their data breaks off: these are decoded onto two canvases and compared.
 _CANVAS = ("GIF", "PNG")

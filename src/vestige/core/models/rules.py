@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vestige.core import (
+from vestige.core.bounded import LimitReached, Window, parse_json, printable
+from vestige.core.models import (
     gguf_header,
     hdf5,
     keras_config,
-    model_texts,
     onnx_graph,
     saved_model,
+    texts,
     torchscript,
 )
-from vestige.core.bounded import LimitReached, Window, parse_json, printable
-from vestige.core.pickle_report import PickleReport
+from vestige.core.models.pickle_report import PickleReport
 
 #: Reads the member of an archive; None where it cannot be read, which is then in the report.
 Read = Callable[[str], Window | None]
@@ -23,7 +23,7 @@ _RULES: dict[str, Callable[[Window, str, PickleReport], None]] = {
     "GGUF": gguf_header.check,
     "HDF5": hdf5.check,
     "TensorFlow": saved_model.check,
-    "PMML": model_texts.check_pmml,
+    "PMML": texts.check_pmml,
     "Keras JSON": lambda window, place, report: keras_config.check(window.read(), place, report),
     "XGBoost JSON": lambda window, place, report: _xgboost(window, place, report),
 }
@@ -90,7 +90,7 @@ def apply_archive(kind: str, names: Iterable[str], read: Read, place: str, repor
         elif weights:
             apply("HDF5", window, inside, report, None)
         elif kind == "skops":
-            _guarded(lambda w=window, p=inside: model_texts.check_skops(w.read(), p, report), kind, inside, report)  # type: ignore[misc]
+            _guarded(lambda w=window, p=inside: texts.check_skops(w.read(), p, report), kind, inside, report)  # type: ignore[misc]
         else:
             _guarded(lambda w=window, p=inside: keras_config.check(w.read(), p, report), kind, inside, report)  # type: ignore[misc]
     if kind == "TorchScript":

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from vestige.core import keras_config
 from vestige.core.bounded import LimitReached, Window, printable
-from vestige.core.pickle_report import PickleReport
-from vestige.core.wire import Source
+from vestige.core.models import keras_config
+from vestige.core.models.pickle_report import PickleReport
+from vestige.core.models.wire import Source
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_OBJECTS = 100_000

@@ -14,9 +14,9 @@ from typing import Any
 
 from vestige.core.errors import InputError, LimitError, MissingDependencyError, UsageError, VestigeError
 from vestige.core.files import read_json
-from vestige.core.model_files import file_format, file_report, is_model_folder
-from vestige.core.pickle_scan import PickleReport, scan
-from vestige.core.safetensors_header import read_header
+from vestige.core.models.files import file_format, file_report, is_model_folder
+from vestige.core.models.pickle_scan import PickleReport, scan
+from vestige.core.models.safetensors_header import read_header
 
 #: What training scripts call the weights inside a checkpoint that holds more than weights.
 _NESTED = (

@@ -9,12 +9,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vestige.core import keras_config, model_rules, model_texts, templates
 from vestige.core.bounded import LimitReached, Window, parse_json, printable, zip_members
 from vestige.core.errors import InputError, LimitError, VestigeError
-from vestige.core.model_formats import MODEL_ENDINGS, foreign_format, foreign_member, is_compressed_model
-from vestige.core.pickle_scan import PickleReport, ScanLimits, scan, scan_anything
-from vestige.core.safetensors_header import MAX_HEADER, read_header
+from vestige.core.models import keras_config, rules, templates, texts
+from vestige.core.models.formats import MODEL_ENDINGS, foreign_format, foreign_member, is_compressed_model
+from vestige.core.models.pickle_scan import PickleReport, ScanLimits, scan, scan_anything
+from vestige.core.models.safetensors_header import MAX_HEADER, read_header
 from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
 
 #: Data of tokenizers, which has no start of its own.
@@ -91,7 +91,7 @@ def _archive_format(path: Path) -> str:
         return "npz"
     if (
         path.suffix.lower() in MODEL_ENDINGS
-        or model_rules.archive_kind(names) is not None
+        or rules.archive_kind(names) is not None
         or any(name.lower().endswith((".pkl", ".pickle", ".npy")) or foreign_member(name) == "Keras" for name in names)
     ):
         return "zip"
@@ -129,7 +129,7 @@ def file_report(file: Path) -> PickleReport:
         if len(text) > _MAX_SETTINGS:
             report.add_problem(f"{name} is too large for settings and was not examined")
         elif ending in (".yaml", ".yml"):
-            model_texts.check_yaml(text, name, report)
+            texts.check_yaml(text, name, report)
         elif ending.startswith(".j"):
             templates.check(text, name, report)
         elif found := _FETCHED.search(text):
@@ -169,7 +169,7 @@ def _settings(file: Path, report: PickleReport) -> None:
     except ValueError:
         report.add_problem(f"{name} is no JSON that can be read")
         return
-    model_texts.check_targets(model_texts.targets(table), name, report)
+    texts.check_targets(texts.targets(table), name, report)
     if file.name == "modules.json":
         _modules(table, name, report)
     if not isinstance(table, dict):

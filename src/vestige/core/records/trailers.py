@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vestige.core.containers import Layout, layout
-from vestige.core.tiff import tiff_directories
+from vestige.core.pictures.tiff import tiff_directories
 
 #: Zero or FF bytes up to this many after a picture are padding: cameras have been seen to write 19,462.
 PADDING = 32_768

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from vestige.core import templates
 from vestige.core.bounded import LimitReached, Window, printable
-from vestige.core.pickle_report import PickleReport
-from vestige.core.wire import Source
+from vestige.core.models import templates
+from vestige.core.models.pickle_report import PickleReport
+from vestige.core.models.wire import Source
 
 _FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY, _UINT32 = 8, 9, 4

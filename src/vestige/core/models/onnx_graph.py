@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 from vestige.core.bounded import Window, printable
-from vestige.core.known_names import known
-from vestige.core.pickle_report import PickleReport
-from vestige.core.wire import Walker
+from vestige.core.models.known_names import known
+from vestige.core.models.pickle_report import PickleReport
+from vestige.core.models.wire import Walker
 
 _NODE = {1: "data", 2: "data", 3: "data", 4: "text", 5: "Attribute", 6: "data", 7: "text", 8: "data", 9: "data",
          10: "data"}  # fmt: skip

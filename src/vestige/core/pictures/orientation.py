@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vestige.core.tiff import tiff_directories
+from vestige.core.pictures.tiff import tiff_directories
 
 #: How a picture stored with EXIF orientation k is made upright, as (transpose, flip rows, flip columns).
 _UPRIGHT = {

@@ -1,12 +1,11 @@
 """What a pickle would import and call, read opcode by opcode and never executed.
 
 A pickle is a program: GLOBAL, STACK_GLOBAL and INST import any attribute of any module, REDUCE calls it. The scan
-follows it on a symbolic stack (`vestige.core.pickle_machine`), so that import names hidden behind memo tricks are still
-seen; a name that is computed at load time counts as dangerous. Containers are walked in place, members are judged by
-content, and all work is bounded. A file is harmless only when all of it is known.
-
-Sources: Python's ``pickletools`` documentation; Slaviero, Sour Pickles, Black Hat USA 2011; Sultanik, Never a Dill
-Moment: Exploiting Machine Learning Pickle Files, Trail of Bits 2021.
+follows it on a symbolic stack (`vestige.core.models.pickle_machine`), so that import names hidden behind memo tricks
+are still seen; a name that is computed at load time counts as dangerous. Containers are walked in place, members are
+judged by content, and all work is bounded. A file is harmless only when all of it is known. Sources: Python's
+``pickletools`` documentation; Slaviero, Sour Pickles, Black Hat USA 2011; Sultanik, Never a Dill Moment: Exploiting
+Machine Learning Pickle Files, Trail of Bits 2021.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ import zlib
 from pathlib import Path
 from typing import Any, cast
 
-from vestige.core import model_rules, torchscript
 from vestige.core.bounded import LimitReached, Window, escapes, printable, zip_members
 from vestige.core.errors import InputError
-from vestige.core.model_formats import COMPRESSED, foreign_format, foreign_member, inflate
-from vestige.core.pickle_imports import COMPUTED
-from vestige.core.pickle_machine import Bounds, Machine
-from vestige.core.pickle_report import DEFAULT_LIMITS, UNVOUCHED, PickleReport, ScanLimits
+from vestige.core.models import rules, torchscript
+from vestige.core.models.formats import COMPRESSED, foreign_format, foreign_member, inflate
+from vestige.core.models.pickle_imports import COMPUTED
+from vestige.core.models.pickle_machine import Bounds, Machine
+from vestige.core.models.pickle_report import DEFAULT_LIMITS, UNVOUCHED, PickleReport, ScanLimits
 
 __all__ = ["DEFAULT_LIMITS", "UNVOUCHED", "PickleReport", "ScanLimits", "scan", "scan_anything", "scan_bytes"]
 
@@ -130,7 +129,7 @@ class Scanner:
         elif packing is not None:
             self.packed(window, packing, place, depth)
         elif foreign is not None:
-            if not model_rules.apply(foreign, window, place, self.report, self.folder if depth == 0 else None):
+            if not rules.apply(foreign, window, place, self.report, self.folder if depth == 0 else None):
                 self.report.add_problem(f"{place} is {foreign}, which is not examined")
             window.seek(0)
             self.possible(window, place, depth)
@@ -254,11 +253,11 @@ class Scanner:
         names = [member.filename for member in members]
         torch = any(name.lower().split("/")[-1] == "data.pkl" for name in names)
         known = torch or all(name.lower().endswith(".npy") for name in names)
-        kind, done = model_rules.archive_kind(names), set[str]()
+        kind, done = rules.archive_kind(names), set[str]()
         self.torchscript = self.torchscript or kind == "TorchScript"
         if kind is not None:
             last = {member.filename: member for member in members}
-            done = model_rules.apply_archive(
+            done = rules.apply_archive(
                 kind,
                 names,
                 lambda name: self.member(window, last[name], f"{place}/{printable(name)}", True),
@@ -282,7 +281,7 @@ class Scanner:
             if (foreign := foreign_member(name)) is not None:
                 report.add_problem(f"{place} holds {foreign}, which is not examined: {name}")
                 known = True
-            elif kind is not None and not torch and not model_rules.expected(kind, member.filename):
+            elif kind is not None and not torch and not rules.expected(kind, member.filename):
                 report.add_problem(f"{place} holds {name!r}, which does not belong into {kind}")
         if depth == 0 and not known:
             report.add_problem(f"{place} is an archive of no kind that is known here")

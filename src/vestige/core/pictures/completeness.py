@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vestige.core.containers import Layout, Part, layout
-from vestige.core.tiff import Directories, Directory, integers, tiff_directories
+from vestige.core.pictures.tiff import Directories, Directory, integers, tiff_directories
 
 #: PNG: samples a pixel by colour type; where the passes of an interlaced picture start and how far they step (x, y).
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

@@ -13,9 +13,9 @@ import re
 from typing import Any
 
 from vestige.core.bounded import LimitReached, parse_json, printable
-from vestige.core.known_names import known
-from vestige.core.pickle_imports import classify
-from vestige.core.pickle_report import PickleReport
+from vestige.core.models.known_names import known
+from vestige.core.models.pickle_imports import classify
+from vestige.core.models.pickle_report import PickleReport
 
 MAX_CONFIG = 8 * 2**20
 _CLASSES = known("keras.classes")

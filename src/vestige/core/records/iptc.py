@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from vestige.core.embedded_text import MAX_TEXTS, Embedded, decode_text
+from vestige.core.records.text import MAX_TEXTS, Embedded, decode_text
 
 IPTC_NAMES = {
     5: "ObjectName", 25: "Keywords", 26: "LocationCode", 27: "LocationName", 40: "SpecialInstructions",

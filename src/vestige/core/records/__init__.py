@@ -1,0 +1,1 @@
+"""What a file says of itself: EXIF, XMP, IPTC and text blocks, records of clips, what follows the picture."""
