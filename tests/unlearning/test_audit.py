@@ -44,7 +44,8 @@ def test_a_retrained_model_is_not():
 def test_the_untouched_model_forgot_nothing():
     problem = toy_problem("random")
     result = audit(problem.copy(), problem)
-    assert "forgot nothing" in result.findings[0]
+    assert result.verdict.word == "unchanged"
+    assert "nothing was forgotten" in result.findings[0]
     assert any("No retrained model" in sentence for sentence in result.findings)
     assert {"models", "findings", "suppressed", "not measured", "costs"} < set(result.to_dict())
 
@@ -149,7 +150,7 @@ def test_every_candidate_is_in_half_of_the_shadow_models():
     assert known.member.sum(0).tolist() == [2] * 110
     assert known.statistic.shape == known.confidence.shape == (4, 110)
     assert candidates.members.sum() == 30
-    assert 0.6 < candidates.chance < 0.75
+    assert candidates.chance == pytest.approx(0.687, abs=1e-3)
 
 
 def test_sparse_restoration_sees_behind_the_last_layer_and_not_what_is_not_there():

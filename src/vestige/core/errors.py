@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 OK, INTERNAL, BAD_INPUT, UNREADABLE_MARK, NOT_MARKED, PARTIAL, TRACE_FOUND, NOT_VERIFIED, UNVOUCHED = range(9)
+UNCHANGED, SUPPRESSED, INCOMPLETE, OVER_ERASED, NOT_MEASURABLE = range(10, 15)
 
 #: What the exit codes of every verb mean.
 EXIT_CODES = {
@@ -18,6 +19,11 @@ EXIT_CODES = {
     TRACE_FOUND: "find --exit-code: a trace was found; a model file that can run code",
     NOT_VERIFIED: "verify: a certificate was changed, or does not fit what it is checked against",
     UNVOUCHED: "find: a model file that cannot be vouched for",
+    UNCHANGED: "audit, erase: unchanged, the model forgot nothing",
+    SUPPRESSED: "audit, erase: suppressed, hidden in the answers and still in the features",
+    INCOMPLETE: "audit, erase: incomplete, some of it is left",
+    OVER_ERASED: "audit, erase: over-erased, the forgotten pictures stand out",
+    NOT_MEASURABLE: "audit, erase: not measurable with this little",
     130: "interrupted by Ctrl-C; what was finished is kept",
 }
 

@@ -33,7 +33,8 @@ from vestige.unlearning.audit_attacks import (
     worst,
 )  # fmt: skip
 from vestige.unlearning.audit_features import features_moved, representations, restoration
-from vestige.unlearning.audit_verdict import in_words, retraining, said_of
+from vestige.unlearning.audit_tests import Requests, Tests, requested, tests
+from vestige.unlearning.audit_verdict import Verdict, decide, in_words, retraining, said_of
 
 EFFORTS = ("brief", "quick", "full")
 
@@ -41,7 +42,8 @@ EFFORTS = ("brief", "quick", "full")
 @dataclass(frozen=True)
 class Audit:
     """rows: figures by model ("original", "unlearned", "retrained"). findings: sentences, the first the verdict.
-    suppressed: whether the knowledge is hidden rather than gone. losses: of forgotten and unseen samples, by model.
+    verdict: with the power it rests on. tests: each with effect, interval and power. requests: whether the original was
+    trained on them. losses: of forgotten and unseen samples, by model.
     missing: what was not measured, why, and how to get it. relearning: the loss on forgotten samples before and after
     each epoch of training on them, by model, and the original's as "aim". worst: the forgotten samples remembered best.
     costs: "erasure" and "retraining" (measured, or expected from a few steps). chance: the AUC that attackers who know
@@ -49,13 +51,20 @@ class Audit:
 
     rows: dict[str, dict[str, float]]
     findings: list[str]
-    suppressed: bool
+    verdict: Verdict
+    tests: Tests = field(repr=False)
+    requests: Requests
     losses: dict[str, dict[str, list[float]]] = field(repr=False)
     missing: list[str] = field(default_factory=list)
     relearning: dict[str, list[float]] = field(default_factory=dict, repr=False)
     worst: dict[str, Any] = field(default_factory=dict, repr=False)
     costs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    chance: float = 0.6
+    chance: float = 1.0
+
+    @property
+    def suppressed(self) -> bool:
+        """Whether the knowledge is hidden rather than gone."""
+        return self.verdict.word == "suppressed"
 
     def to_dict(self, *, names: bool = False) -> dict[str, Any]:
         """For JSON and certificates; names: with those of pictures, which a certificate keeps to itself."""
@@ -63,6 +72,8 @@ class Audit:
         if worst and not names:
             worst["pictures"] = [{k: v for k, v in one.items() if k != "name"} for one in worst["pictures"]]
         return {
+            "verdict": self.verdict.word, "power": self.verdict.power,
+            "tests": [test.to_dict() for test in self.tests.all], "requests": self.requests.to_dict(),
             "models": self.rows, "findings": self.findings, "suppressed": self.suppressed, "not measured": self.missing,
             "relearning": self.relearning, "worst case": worst, "costs": self.costs,
         }  # fmt: skip
@@ -127,10 +138,21 @@ def audit(
     else:
         missing.append("Sparse restoration was not run: single pictures have no latents of their own to restore.")
     moved = features_moved(models["original"], unlearned)
-    rows["unlearned"]["change of the features' weights"] = moved
-    findings, suppressed = said_of(rows, moved, problem, candidates.chance, known, worst_case, spent, missing)
+    if moved is None:
+        missing.append(
+            "The weights were not compared: the parameters of the two models have other names or shapes. Whether only "
+            "the last layer was changed is not known."
+        )
+    else:
+        rows["unlearned"]["change of the features' weights"] = moved
+    asked = requested(models["original"], both["original"], candidates, problem, most)
+    found = tests(models, both, problem, candidates, known, most, seed)
+    verdict = decide(found, asked, moved, rows, len(forget))
+    findings = said_of(verdict, found, asked, rows, len(forget), known, worst_case, spent, missing)
     table = {name: cost.to_dict() for name, cost in spent.items()}
-    return Audit(rows, findings, suppressed, losses, missing, relearning, worst_case, table, candidates.chance)
+    return Audit(
+        rows, findings, verdict, found, asked, losses, missing, relearning, worst_case, table, candidates.chance
+    )
 
 
 def _unseen(problem: ForgetProblem, forget: Samples) -> Samples:

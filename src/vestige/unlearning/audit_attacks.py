@@ -65,10 +65,10 @@ class Candidates:
     def chance(self) -> float:
         """The AUC that an attacker who knows nothing stays below in all but one of a thousand audits.
 
-        0.5 + 3 standard deviations of the Mann-Whitney statistic of that many samples, and at least 0.6.
+        0.5 + 3 standard deviations of the Mann-Whitney statistic of that many samples, at most 1.
         """
         m, n = len(self.gone), len(self.new)
-        return max(0.6, 0.5 + 3 * math.sqrt((m + n + 1) / (12 * m * n)))
+        return min(1.0, 0.5 + 3 * math.sqrt((m + n + 1) / (12 * m * n)))
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def worst(
     for _ in range(SHUFFLES):
         mixed = shuffled.permutation(remembered)
         by_luck.append(_tails_apart(mixed[: len(gone)], mixed[len(gone) :]))
-    chance = max(0.6, min(1.0, float(np.mean(by_luck) + 3 * np.std(by_luck))))
+    chance = min(1.0, float(np.mean(by_luck) + 3 * np.std(by_luck)))
     return figures, {"calibrated by": by, "chance": chance, "pictures": pictures}
 
 

@@ -65,19 +65,33 @@ def _cka(x: np.ndarray, y: np.ndarray) -> float:
     return linear_cka(x, y) if min(x.std(0).max(), y.std(0).max()) > 0 else 0.0
 
 
-def features_moved(original: nn.Module, changed: nn.Module) -> float:
-    """‖θ' − θ‖ / ‖θ‖ over all weights but the head's; 0 when only the last layer was edited.
+def features_moved(original: nn.Module, changed: nn.Module) -> float | None:
+    """‖θ' − θ‖ / ‖θ‖ over all weights but the head's; 0 when only the last layer was edited. None when the modules'
+    parameters cannot be told to correspond: neither their names, nor the ends of their names, and shapes.
 
     >>> a = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    >>> features_moved(a, a)
-    0.0
+    >>> features_moved(a, a), features_moved(a, nn.Sequential(a)), features_moved(a, nn.Linear(3, 2))
+    (0.0, 0.0, None)
     """
     last = [head_name(original)]
     before = {n: v for n, v in original.state_dict().items() if v.is_floating_point() and not inside(n, last)}
-    after = changed.state_dict()
-    moved = sum(float((after[n] - v).double().square().sum()) for n, v in before.items())
+    after = _corresponding(before, changed.state_dict())
+    if after is None or not before:
+        return None if after is None else 0.0
+    moved = sum(float((after[n].cpu() - v.cpu()).double().square().sum()) for n, v in before.items())
     size = sum(float(v.double().square().sum()) for v in before.values())
     return (moved / max(size, 1e-30)) ** 0.5
+
+
+def _corresponding(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """The tensors of ``after`` by the names of ``before``; a wrapper may have put words before the names of either."""
+    found = {}
+    for name, value in before.items():
+        ends = [n for n in after if n == name] or [n for n in after if n.endswith(f".{name}") or name.endswith(f".{n}")]
+        if len(ends) != 1 or after[ends[0]].shape != value.shape:
+            return None
+        found[name] = after[ends[0]]
+    return found
 
 
 class Half(nn.Module):
@@ -126,6 +140,8 @@ def restoration(
         return {}
     if not all(_sees_features_alone(model, forget) for model in models.values()):
         raise UsageError("the outputs are not those of the last linear layer")
+    if len({head(model).in_features for model in models.values()}) > 1:
+        raise UsageError("the models have features of different width")
     own = forget if problem.test_forget is None else problem.test_forget
     assert problem.test is not None
     kept = problem.retain.sample(2 * most, seed + 1)

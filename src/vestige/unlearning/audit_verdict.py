@@ -1,91 +1,175 @@
-"""From an audit's figures to sentences: forgotten, suppressed, incomplete, and what it cost the rest."""
+"""From an audit's tests to its verdict and sentences, and what the erasure cost the rest."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from vestige.core.errors import INCOMPLETE, NOT_MEASURABLE, OK, OVER_ERASED, SUPPRESSED, UNCHANGED
 from vestige.engines.forgetting.cost import Cost
-from vestige.engines.forgetting.problem import ForgetProblem
-from vestige.unlearning.audit_attacks import ATTACKS, Shadows
+from vestige.unlearning.audit_attacks import Shadows
 from vestige.unlearning.audit_features import READ
-from vestige.unlearning.sae_restore import verdict
+from vestige.unlearning.audit_stats import Test
+from vestige.unlearning.audit_tests import Requests, Tests
+from vestige.unlearning.sae_restore import verdict as of_restoration
 
 #: A change of the features' weights, relative to their size, below which only the head was edited.
 UNTOUCHED = 1e-6
-#: A new head that finds this share of what the original's features gave has nothing missing.
+#: Share of the original's accuracy that restoration has to bring back, without a reference, to count as hidden only.
 KEPT = 0.95
 #: Falls of accuracy that are not worth a word.
 SLIGHT = 0.02
-PROBE = "a new head finds (accuracy)"
 
 Rows = Mapping[str, Mapping[str, float]]
 
+#: The verdicts, each with the exit code of `vestige audit` and `vestige erase`.
+VERDICTS = {
+    "deleted": OK, "unchanged": UNCHANGED, "suppressed": SUPPRESSED, "incomplete": INCOMPLETE,
+    "over-erased": OVER_ERASED, "not measurable": NOT_MEASURABLE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """word: one of `VERDICTS`. sentence: what it rests on. power: the smallest of the tests it rests on, 0 where none
+    could have seen enough."""
+
+    word: str
+    sentence: str
+    power: float
+
+    @property
+    def exit_code(self) -> int:
+        return VERDICTS[self.word]
+
+
+def decide(found: Tests, requests: Requests, moved: float | None, rows: Rows, forgotten: int) -> Verdict:
+    """The verdict, by the first of these that holds.
+
+    The answers are the original's: unchanged. The requests were never trained on: not measurable. Only the last layer
+    was changed: suppressed. Then the tests: the features know more than those of a model that never saw the pictures,
+    while the answers do not (suppressed); less than nothing is found (over-erased); something is left (unchanged,
+    incomplete). Nothing found counts as deleted only where a test of the answers and one of the features had the power
+    to see half of what the original shows, and each of these excludes it on both sides (TOST).
+    """
+    strong = [t for t in found.all if t.measurable]
+    power = min((t.power for t in strong), default=0.0)
+    left, over = [t for t in found.all if t.left], [t for t in found.all if t.over and t.of == "answers"]
+    answers, inner = [t for t in left if t.of == "answers"], [t for t in left if t.of == "features"]
+    head_only = moved is not None and moved < UNTOUCHED
+    if requests.none:
+        return Verdict(
+            "not measurable",
+            "Not measurable: the requests do not look trained on. The original tells them from pictures it never saw "
+            f"with AUC {requests.members:.2f}, its retained training pictures with {requests.usual:.2f}.", 0.0,
+        )  # fmt: skip
+    if found.same and (head_only or moved is None):
+        return Verdict("unchanged", "Unchanged: every answer is the original's; nothing was forgotten.", 1.0)
+    if head_only:
+        return Verdict(
+            "suppressed",
+            "Suppressed, not deleted: only the last layer was changed, and the features are the original's.", 1.0,
+        )  # fmt: skip
+    if inner and (over or not answers):
+        return Verdict("suppressed", f"Suppressed, not deleted: {_left(inner)} in the features.", power)
+    if over:
+        worst = min(over, key=lambda t: t.effect)
+        return Verdict(
+            "over-erased",
+            "Over-erased: the forgotten pictures stand out, which shows that they were treated. The model is less "
+            f"sure or more often wrong about them than about pictures it never saw ({_told(worst)}).", power,
+        )  # fmt: skip
+    if answers and not found.fell:
+        return Verdict(
+            "unchanged",
+            f"Unchanged: by its answers the model forgot nothing that these tests can tell ({_told(_most(answers))}).",
+            power,
+        )
+    if answers:
+        return Verdict("incomplete", f"Forgetting is incomplete: {_left(answers)} in the answers.", power)
+    if restored(rows) == "suppressed":
+        return Verdict(
+            "suppressed",
+            f"Suppressed, not deleted: read by the original's last layer, the features give "
+            f"{rows['unlearned'][READ]:.0%} of the accuracy on the forgotten class back.", power,
+        )  # fmt: skip
+    if found.remembered:
+        return Verdict(
+            "incomplete",
+            f"Forgetting is incomplete for some: {len(found.remembered)} of {forgotten} pictures are remembered better "
+            "than new ones ever are (false discoveries below 1 %).", power,
+        )  # fmt: skip
+    return _nothing_found(strong, found)
+
+
+def _nothing_found(strong: Sequence[Test], found: Tests) -> Verdict:
+    """Of the answers and of the features the test that sees most has to exclude half of what the original shows."""
+    best_of = {}
+    for of in ("answers", "features"):
+        if some := [t for t in strong if t.of == of]:
+            best_of[of] = max(some, key=lambda t: t.margin / t.smallest)
+    lacking = [of for of in ("answers", "features") if of not in best_of]
+    open_ = [t for t in best_of.values() if not t.equivalent]
+    if not lacking and not open_:
+        shown = list(best_of.values())
+        seen = "; ".join(f"{t.name}: an effect of {t.smallest:.2f}, the original's is {t.before:.2f}" for t in shown)
+        return Verdict(
+            "deleted",
+            f"Deleted as far as these tests can see. They would have seen, four times in five: {seen}.",
+            min(t.power for t in shown),
+        )
+    if not strong:
+        why = (
+            "no test would have seen half of what the original shows: there are too few pictures, or the original "
+            "itself treats them as it treats new ones"
+        )
+    elif open_:
+        why = f"{open_[0].name} ({_told(open_[0])}) neither shows a rest nor excludes one of {open_[0].margin:.2f}"
+    else:
+        why = f"no test of the {' or of the '.join(lacking)} would have seen half of what the original shows"
+    best = max(found.all, key=lambda t: t.power, default=None)
+    words = "" if best is None else f" The best, {best.name}, had power {best.power:.2f}."
+    more = "" if any("reference" in t.method for t in found.all) else " A retrained model (--reference) tells more."
+    return Verdict("not measurable", f"Not measurable with this little: {why}.{words}{more}", 0.0)
+
+
+def _line(test: Test) -> str:
+    """A test's effect, interval and power in one sentence."""
+    return (
+        f"{test.name[0].upper()}{test.name[1:]}: effect {test.effect:.2f} ({test.low:.2f} to {test.high:.2f}, "
+        f"{test.method}), the original's {test.before:.2f}; would see {test.smallest:.2f}; power against half of the "
+        f"original's {test.power:.2f}{'' if test.measurable else ', too little to count'}."
+    )
+
+
+def _most(tests: Sequence[Test]) -> Test:
+    return max(tests, key=lambda t: t.effect)
+
+
+def _left(tests: Sequence[Test]) -> str:
+    one = _most(tests)
+    share = f", {min(one.effect / one.before, 9.99):.0%} of the original's" if one.before > 0 else ""
+    return f"{one.name} finds more than in a model that never saw the pictures ({_told(one)}{share})"
+
+
+def _told(test: Test) -> str:
+    if test.name.startswith("membership") and "reference" not in test.method:
+        return f"AUC {0.5 + test.effect:.2f}, {0.5 + test.low:.2f} to {0.5 + test.high:.2f}"
+    return f"effect {test.effect:.2f}, {test.low:.2f} to {test.high:.2f}"
+
 
 def said_of(
-    rows: Rows, moved: float, problem: ForgetProblem, chance: float, shadows: Shadows | None,
+    verdict: Verdict, found: Tests, requests: Requests, rows: Rows, forgotten: int, shadows: Shadows | None,
     worst: Mapping[str, Any], spent: Mapping[str, Cost], missing: Sequence[str],
-) -> tuple[list[str], bool]:  # fmt: skip
-    """The findings, the verdict first, and whether knowledge is suppressed only.
-
-    Suppressed: only the last layer was edited; or, of a forgotten class, a new last layer or sparse restoration finds
-    in the features clearly more than in a retrained model's (without one: nearly all that they find in the original's).
-    """
+) -> list[str]:  # fmt: skip
+    """The findings, the verdict first, then every test with its interval and power."""
+    findings = [verdict.sentence]
+    if requests.unlike and not requests.none:
+        findings.append(f"{len(requests.unlike)} of {forgotten} requests do not look trained on.")
+    findings += [_line(test) for test in found.all]
     before, after = rows["original"], rows["unlearned"]
-    gone = before["forget accuracy"] - after["forget accuracy"]
-    # What a new head finds in a retrained model's features; without one, nearly all that it finds in the original's.
-    usual = rows["retrained"][PROBE] + 0.1 if "retrained" in rows else KEPT * before.get(PROBE, 1.0)
-    found = bool(problem.classes) and after.get(PROBE, 0.0) > usual
-    head_only, brought_back = moved < UNTOUCHED, restored(rows) == "suppressed"
-    suppressed = gone > 0.05 and (head_only or found or brought_back)
-    attacks = {name: after[key] for name in ATTACKS if (key := f"membership by {name} (AUC)") in after}
-    strongest, weakest = max(attacks, key=attacks.__getitem__), min(attacks, key=attacks.__getitem__)
-    # Two shares of that many pictures differ by less than three standard deviations by luck.
-    slack = max(0.05, 3 * math.sqrt(0.5 / len(problem.forget_idx)))
-    if gone <= 0.05:
-        first = "The model says the same about the forgotten pictures as before: by its answers it forgot nothing."
-    elif head_only:
-        first = "Suppressed, not deleted: only the last layer was changed, and the features are the original's."
-    elif found:
-        first = (
-            f"Suppressed, not deleted: a new last layer on the features names {after[PROBE]:.0%} of the forgotten "
-            f"pictures (on the original's {before[PROBE]:.0%})."
-        )
-    elif brought_back:
-        first = (
-            f"Suppressed, not deleted: read by the original's last layer, the features give {after[READ]:.0%} of the "
-            "accuracy on the forgotten class back."
-        )
-    elif attacks[strongest] > chance:
-        first = (
-            "Forgetting is incomplete: an attacker still tells forgotten pictures from ones never seen (by "
-            f"{strongest}, AUC {attacks[strongest]:.2f})."
-        )
-    elif "retrained" in rows and after["forget accuracy"] - rows["retrained"]["forget accuracy"] > slack:
-        first = (
-            f"Forgetting is incomplete: it names {after['forget accuracy']:.0%} of the forgotten pictures right, a "
-            f"model trained without them {rows['retrained']['forget accuracy']:.0%}."
-        )
-    elif worst and after["worst tenth: membership (AUC)"] > worst["chance"]:
-        first = (
-            "Forgetting is incomplete for some: an attacker tells the forgotten pictures that are remembered best from "
-            f"the like among pictures never seen (AUC {after['worst tenth: membership (AUC)']:.2f})."
-        )
-    elif attacks[weakest] < 1 - chance:
-        first = (
-            "The forgotten pictures stand out: the model is less sure or more often wrong about them than about "
-            f"pictures it never saw (by {weakest}, AUC {attacks[weakest]:.2f}), which shows that they were treated."
-        )
-    else:
-        first = "By every test made here the model behaves as if it had not been trained on the forgotten pictures."
-    findings = [
-        first,
-        "Membership (AUC before, after): "
-        + ", ".join(f"{name} {before[f'membership by {name} (AUC)']:.2f}, {auc:.2f}" for name, auc in attacks.items())
-        + f"; 0.50 is what pictures never seen give, {1 - chance:.2f} to {chance:.2f} can be luck; above, pictures are "
-        "still remembered, below, they were visibly treated.",
-    ]
     if worst:
         findings.append(_worst(after, worst))
     if (words := restored(rows)) and READ in after:
@@ -101,7 +185,7 @@ def said_of(
             f"{len(shadows)} shadow models were trained; on pictures they never saw they are right in "
             f"{shadows.accuracy:.0%}, the original in {own:.0%}. The further apart, the less LiRA and RMIA say."
         )
-    return [*findings, *_spent(spent), *missing], suppressed
+    return [*findings, *_spent(spent), *found.missing, *missing]
 
 
 def restored(rows: Rows) -> str:
@@ -114,7 +198,7 @@ def restored(rows: Rows) -> str:
     if after is None:
         return ""
     if "retrained" in rows and READ in rows["retrained"]:
-        return verdict(after, rows["retrained"][READ])
+        return of_restoration(after, rows["retrained"][READ])
     return "suppressed" if after >= KEPT else "unclear"
 
 
