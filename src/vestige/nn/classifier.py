@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import shutil
@@ -112,6 +113,18 @@ def _transformers(path: Path, subject: ModelSubject) -> Classifier:
     side = size if isinstance(size, int) else None
     wrapped = PixelClassifier(model, int(config.num_labels), list(mean), list(std), side).eval()
     return Classifier(path, wrapped, "transformers", side, tuple(str(names[i]) for i in sorted(names)), subject.sha256)
+
+
+def build_digest(build: str) -> str:
+    """SHA-256 of the source file of the module that ``build`` names, after it was loaded; "" without one. What that
+    module imports is not covered. Raises InputError when the module has no file."""
+    if not build:
+        return ""
+    module = sys.modules.get(build.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    if not file or not Path(file).is_file():
+        raise InputError(f"{build} has no source file that a certificate could bind.")
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def _built(build: str) -> nn.Module:

@@ -18,7 +18,9 @@ from vestige.core.rates import interval
 #: Chance that any test of an audit speaks falsely of a model that never saw the pictures; shared among the tests.
 ALPHA = 0.02
 #: One-sided level of the two tests that make an equivalence (TOST).
-TOST = 0.05
+TOST = 0.02
+#: One-sided level at which a fall from the original counts.
+FALL = 0.05
 #: Power from which a test counts.
 POWER = 0.8
 #: Share of the original's effect that a deleted model must be shown to stay below.
@@ -118,16 +120,13 @@ def decided(
     critical = quantile(1 - ALPHA / (2 * tests))
     seen = max(spread, null or 0.0)
     margin = max(MARGIN * before, least)
-    over = TOST_Z * spread
+    over = quantile(1 - TOST) * spread
     return Test(
         name, of, method, effect, effect - critical * spread, effect + critical * spread, before, margin,
         normal(margin / seen - critical) if margin > 0 else 0.0, (critical + quantile(POWER)) * seen,
         effect > max(critical * seen, least / 2), effect < -max(critical * seen, least / 2),
         effect + over < margin and effect - over > -margin, pictures,
     )  # fmt: skip
-
-
-TOST_Z = 1.6448536269514722  # quantile(1 - TOST)
 
 
 def by_scores(
@@ -155,7 +154,7 @@ def fell(members: np.ndarray, after: np.ndarray, before: np.ndarray) -> bool:
     areas, covariance = delong(members, [before, after])
     spread = math.sqrt(max(float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]), 0.0))
     floor = 1 / (2 * min(int(members.sum()), int((~members).sum())))
-    return bool(areas[0] - areas[1] > quantile(1 - TOST) * max(spread, floor / 2))
+    return bool(areas[0] - areas[1] > quantile(1 - FALL) * max(spread, floor / 2))
 
 
 def by_share(

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from vestige.app.cli.audit import audit, verify
 from vestige.app.cli.bench import bench_app
 from vestige.app.cli.data import data
-from vestige.app.cli.erase import erase, verify
+from vestige.app.cli.erase import erase
 from vestige.app.cli.find import find
 from vestige.app.cli.learn import learn
 from vestige.app.cli.mark import key, mark, read, stamp, whose
@@ -110,7 +111,7 @@ def _options(
 
 for _verb in (find, mark, read, erase, restore, attack, measure, make, learn):
     app.command(cls=_Command, rich_help_panel="Verbs")(_verb)
-for _other in (starter, systems, claims, data, key, verify, calibrate, version):
+for _other in (starter, systems, claims, data, key, audit, verify, calibrate, version):
     app.command(cls=_Command, rich_help_panel="More")(_other)
 app.add_typer(bench_app, rich_help_panel="More")
 for _alias in (stamp, whose):  # the names that `mark --method wouaf` and `read --registry` had

@@ -1,4 +1,4 @@
-"""``vestige erase`` on pictures and on models, and ``vestige verify`` for what was erased."""
+"""``vestige erase`` on pictures and on models."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def erase(
     ] = None,
     sign: Annotated[
         Path | None,
-        typer.Option("--sign", help="Key file; writes a signed deletion certificate.", rich_help_panel=_PANEL),
+        typer.Option(
+            "--sign", help="Key file; signs a deletion certificate or an audit record.", rich_help_panel=_PANEL
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.", rich_help_panel=_PANEL)
@@ -95,7 +97,7 @@ def erase(
     """Remove faces or a masked region from pictures, or make a model forget pictures (with --forget).
 
     vestige erase model.safetensors --forget requests/ --retain retain/ --test test/ --out forgotten.safetensors
-    writes the new model and its audit, with --sign a deletion certificate that 'vestige verify' checks.
+    writes the new model and its audit; the exit code is the audit's verdict's (0: deleted). --sign signs it.
     """
     common(quiet, seed, device)
     from vestige.app.verbs import working
@@ -128,18 +130,3 @@ def erase(
         budget, seed, device, audit, shadows,
     )  # fmt: skip
     raise typer.Exit(forgetting.run(request, as_json=json_, quiet=quiet))
-
-
-def verify(
-    certificate: Annotated[Path, typer.Argument(help="A deletion certificate that 'vestige erase --sign' wrote.")],
-    before: Annotated[Path | None, typer.Option("--before", help="The model before forgetting.")] = None,
-    after: Annotated[Path | None, typer.Option("--after", help="The model after forgetting.")] = None,
-    requests: Annotated[Path | None, typer.Option("--requests", help="The pictures that were to be forgotten.")] = None,
-    signer: Annotated[str | None, typer.Option("--signer", help="Public key it must be signed with.")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Check a deletion certificate offline. Exit code 7: it was changed, or speaks of other files."""
-    from vestige.app.forgetting import run as forgetting
-
-    common(quiet, 0, "cpu")
-    raise typer.Exit(forgetting.verify(certificate, before, after, requests, signer, quiet))

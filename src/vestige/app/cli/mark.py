@@ -144,10 +144,26 @@ def whose(
     raise typer.Exit(users.whose(paths, registry, weights, rate, json_, quiet))
 
 
-def key(path: Annotated[Path, typer.Argument(help="New key file; it must not exist.")]) -> None:
-    """Make a secret key for marks, readable by you alone."""
-    from vestige.core.keys import fingerprint, generate_key
+def key(
+    path: Annotated[Path, typer.Argument(help="New key file; it must not exist, except with --show.")],
+    show: Annotated[bool, typer.Option("--show", help="Of a key there is: its fingerprint and public key.")] = False,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", help="Trust file to add the public key to, for 'vestige verify --trust'.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="Whose key it is, in the trust file.")] = "",
+) -> None:
+    """Make a secret key for marks and certificates, readable by you alone, and print its public key."""
+    from vestige.core import certificate
+    from vestige.core.keys import fingerprint, generate_key, load_key
     from vestige.core.printing import say
 
-    made = generate_key(path)
-    say(f"{path}: new key {fingerprint(made)}. Keep it: without it its marks cannot be read.")
+    if show:
+        made = load_key(path)
+        say(f"{path}: key {fingerprint(made)}.")
+    else:
+        made = generate_key(path)
+        say(f"{path}: new key {fingerprint(made)}. Keep it: without it its marks cannot be read.")
+    public = certificate.signer(made)
+    say(f"Signs as {public}, fingerprint {certificate.fingerprint(public)} (public: give it to those who verify).")
+    if trust is not None:
+        certificate.trust(trust, public, name or path.stem)

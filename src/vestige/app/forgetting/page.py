@@ -45,17 +45,43 @@ _MEANINGS = {
 def audit_page(report: Mapping[str, Any], result: Audit) -> str:
     """One self-contained HTML page. report: what is written as JSON."""
     figures, captions = plots(result)
-    sections = [_figures(result), *_worst(result), *_costs(result), *_tried(report)]
-    cost = report["cost"]
-    steps = f" {cost['steps']} steps," if cost["steps"] else ""
+    sections = [*_tests(result), _figures(result), *_worst(result), *_costs(result), *_tried(report)]
     sentences = [
         *result.findings[1:],
-        f"{report['forgotten']} pictures were to be forgotten from {report['model']}; method {report['method']} "
-        f"({', '.join(f'{k} {v}' for k, v in report['parameters'].items()) or 'without parameters'}),{steps} "
-        f"{cost['seconds']:.1f} seconds.",
+        _done(report),
         f"SHA-256 before {report['sha256']['before']}, after {report['sha256']['after']}.",
     ]
     return page("Audit of a forgetting", sentences, figures, sections, captions=captions, lead=result.findings[0])
+
+
+def _done(report: Mapping[str, Any]) -> str:
+    asked = f"{report['forgotten']} pictures were to be forgotten from {report['model']}"
+    if "method" not in report:
+        return f"{asked}; {report['after']} was audited, however it was made."
+    cost = report["cost"]
+    steps = f" {cost['steps']} steps," if cost["steps"] else ""
+    return (
+        f"{asked}; method {report['method']} "
+        f"({', '.join(f'{k} {v}' for k, v in report['parameters'].items()) or 'without parameters'}),{steps} "
+        f"{cost['seconds']:.1f} seconds."
+    )
+
+
+def _tests(result: Audit) -> list[Section]:
+    rows = [
+        {"test": t.name, "effect": f"{t.effect:.3f}", "interval": f"{t.low:.3f} to {t.high:.3f}", "method": t.method,
+         "original": f"{t.before:.3f}", "seen": f"{t.smallest:.3f}", "power": f"{t.power:.2f}",
+         "note": "something left" if t.left else "stands out" if t.over else "nothing found" if t.measurable
+         else "too little to say"}
+        for t in result.tests.all
+    ]  # fmt: skip
+    about = {
+        "test": "asked of the answers or the features", "effect": "0 for a model that never saw the pictures",
+        "interval": "at the audit's level", "method": "of the interval", "original": "the effect before",
+        "seen": "smallest effect seen four times in five", "power": "against half of the original's effect",
+        "note": "what it says",
+    }  # fmt: skip
+    return [Section("Tests", about, rows)] if rows else []
 
 
 def _figures(result: Audit) -> Section:
@@ -97,7 +123,7 @@ def _costs(result: Audit) -> list[Section]:
 
 
 def _tried(report: Mapping[str, Any]) -> list[Section]:
-    if len(report["tried"]) < 2:
+    if len(report.get("tried", ())) < 2:
         return []
     tried = [
         {"method": t["method"], "distance": t["distance"], "seconds": t["cost"]["seconds"], "note": t["why"]}

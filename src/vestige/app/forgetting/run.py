@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from vestige.core import certificate
 from vestige.core.catalogue import System, systems
-from vestige.core.errors import OK, InputError, Interrupted, UsageError, VestigeError
-from vestige.core.files import read_json, write_atomic, write_json
+from vestige.core.errors import InputError, Interrupted, UsageError, VestigeError
+from vestige.core.files import write_atomic, write_json
 from vestige.core.keys import load_key
-from vestige.core.printing import say
 from vestige.core.runtime import device as device_of
 from vestige.core.runtime import versions
 
@@ -32,7 +31,7 @@ AUTO = ("ssd", "finetune", "salun", "scrub", "neggrad_plus", "bad_teacher", "l1_
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. test, reference, classes, sign: may be missing. build: see `load_classifier`.
+    """What the command line asks for. test, reference, classes, sign: may be missing; sign is the key of the statement. build: see `load_classifier`.
     size: side of the pictures, 0 for the model's own or the first picture's. settings: NAME=VALUE of the method.
     budget: minutes after which "auto" tries nothing more, and that a full audit may train for. audit: "quick" or
     "full", see `vestige.unlearning.audit.audit`. shadows: models that a full audit trains for its attacks."""
@@ -68,12 +67,13 @@ def erasers() -> dict[str, System]:
 def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     """Erase, audit, write the model, its audit (JSON and HTML) and its certificate.
 
-    Nothing is written before the erasure and its audit are done. Raises InputError and UsageError for what cannot be
+    Nothing is written before the erasure and its audit are done; the exit code is the audit's verdict's. Raises InputError and UsageError for what cannot be
     used, Interrupted on Ctrl-C.
     """
     from vestige.app.forgetting.page import audit_page
     from vestige.app.forgetting.told import tell
     from vestige.core.models.checkpoint import ModelSubject
+    from vestige.nn.classifier import build_digest
 
     key = load_key(request.sign) if request.sign else None
     if request.out.exists():
@@ -102,25 +102,28 @@ def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     }
     evidence = getattr(best["eraser"], "evidence", None)  # of an eraser that can prove what it did
     shown: dict[str, bytes] = evidence(problem) if evidence is not None else {}
-    written = {name: _beside(request.out, name) for name in ("audit.json", "audit.html", *shown)}
+    written = {name: beside(request.out, name) for name in ("audit.json", "audit.html", *shown)}
     for name, content in shown.items():
         write_atomic(written[name], content)
     write_json(written["audit.json"], report)
     write_atomic(written["audit.html"], audit_page(report, result))
     if key is not None:
-        written["certificate.json"] = _beside(request.out, "certificate.json")
         document = certificate.issue(
-            classifier.digest, after, forget.digests, best["method"], best["parameters"], result.to_dict(), key
-        )
-        write_json(written["certificate.json"], document)
+            classifier.digest, after, forget.digests, best["method"], best["parameters"], result.to_dict(), key,
+            build=build_digest(request.build),
+        )  # fmt: skip
+        name = "certificate.json" if certificate.is_deletion(document) else "audit-record.json"
+        written[name] = beside(request.out, name)
+        certificate.write(written[name], document)
     if as_json:
         print(json.dumps(report, indent=2))
     elif not quiet:
         tell(request.out, report, tried, result, written)
-    return OK
+    return result.verdict.exit_code
 
 
-def _beside(out: Path, name: str) -> Path:
+def beside(out: Path, name: str) -> Path:
+    """The file of that name beside a model."""
     return out.with_name(f"{out.name.removesuffix('.safetensors')}.{name}")
 
 
@@ -130,13 +133,14 @@ def _problem(request: Request) -> tuple[Classifier, ForgetProblem, Pictures]:
 
     paths = {"forget": request.forget, "retain": request.retain} | ({"test": request.test} if request.test else {})
     asked = read_request(
-        request.model, paths, build=request.build, size=request.size, classes=_names(request.classes),
+        request.model, paths, build=request.build, size=request.size, classes=names_of(request.classes),
         device=request.device, seed=request.seed,
     )  # fmt: skip
     return asked.classifier, asked.problem, asked.pictures
 
 
-def _names(path: Path | None) -> tuple[str, ...]:
+def names_of(path: Path | None) -> tuple[str, ...]:
+    """Names of classes from a file with one a line; none without a file."""
     if path is None:
         return ()
     try:
@@ -248,33 +252,3 @@ def _value(text: str) -> Any:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
         return text
-
-
-def verify(
-    path: Path, before: Path | None, after: Path | None, requests: Path | None, signer: str | None, quiet: bool
-) -> int:
-    """Check a deletion certificate, offline; raises NotVerifiedError (exit code 7) for anything that does not fit."""
-    import hashlib
-
-    from vestige.core.dataset import DatasetSubject
-    from vestige.core.models.checkpoint import ModelSubject
-
-    document = read_json(path)
-    certificate.verify(document, expected=signer)
-    checked = ["signature"]
-    for name, model in (("before", before), ("after", after)):
-        if model is not None:
-            certificate.compare(document, name, ModelSubject.open(model).sha256)
-            checked.append(f"model {name}")
-    if requests is not None:
-        items = DatasetSubject.open(requests)
-        certificate.compare_requests(document, [hashlib.sha256(item.data).hexdigest() for item in items])
-        checked.append("requests")
-    if not quiet:
-        stated = document["requests"]["count"]
-        say(f"{path}: {', '.join(checked)} verified. Signed by {document['signer']} on {document['made']}:")
-        say(f"  {stated} pictures forgotten with {document['method']}. {document['audit']['findings'][0]}")
-        left = [name for name in ("model before", "model after", "requests") if name not in checked]
-        if left:
-            say(f"  Not checked, because it was not given: {', '.join(left)}.")
-    return OK

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from vestige.core.printing import say
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vestige.unlearning.audit import Audit
 
 
@@ -32,6 +34,25 @@ def tell(
         for one in tried:
             table.add_row(one["method"], f"{one['distance']:.3f}", f"{one['cost']['seconds']:.1f}", one["why"])
         console.print(table)
+    _figures(console, result)
+    say(
+        f"{out}: {report['forgotten']} pictures to forget, treated with {report['method']} in "
+        f"{report['cost']['seconds']:.1f} s; see {', '.join(str(p) for p in written.values())}."
+    )
+
+
+def tell_audit(result: Audit, written: Mapping[str, Path]) -> None:
+    """Print an audit, its verdict first, and where it was written."""
+    from rich.console import Console
+
+    console = Console()
+    _figures(console if console.is_terminal else Console(width=120), result)
+    say(f"See {', '.join(str(p) for p in written.values())}.")
+
+
+def _figures(console: Console, result: Audit) -> None:
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", title="Audit", title_justify="left")
     table.add_column("")
     for name in result.rows:
@@ -43,7 +64,3 @@ def tell(
         say(finding)
     if names := [str(one["name"]) for one in result.worst.get("pictures", ()) if "name" in one]:
         say(f"Remembered best: {', '.join(names[:5])}.")
-    say(
-        f"{out}: {report['forgotten']} pictures forgotten with {report['method']} in "
-        f"{report['cost']['seconds']:.1f} s; see {', '.join(str(p) for p in written.values())}."
-    )

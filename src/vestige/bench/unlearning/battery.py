@@ -40,8 +40,10 @@ from vestige.unlearning.audit_attacks import Candidates
 from vestige.unlearning.audit_tests import new_head
 
 CLASSES, SIDE, UNSEEN = 4, 8, 500
-#: Noise on the pictures, by network: so much that pictures must be learnt by heart, or so little that none is.
-NOISE = {"overfitted": 170.0, "generalising": 40.0}
+#: How far the colours of the classes lie from grey, by network: so little that pictures must be learnt by heart, or so
+#: much that none is.
+CONTRAST = {"overfitted": 0.1, "generalising": 1.0}
+NOISE = 60.0
 #: What the erasers do differently from their defaults, which are for large networks.
 SETTINGS: dict[str, dict[str, Any]] = {
     "ssd": {"alpha": 2.0}, "salun": {"lr": 0.02, "epochs": 5}, "l1_sparse": {"lr": 0.02, "epochs": 5},
@@ -50,12 +52,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 CLOSE = 0.05
 
 
-def drawn(count: int, seed: int, noise: float) -> Samples:
+def drawn(count: int, seed: int, contrast: float) -> Samples:
     """uint8 pictures of one of four colours under noise, with their class."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(CLASSES, (count,), generator=generator)
     colours = torch.tensor([[200, 60, 60], [60, 200, 60], [60, 60, 200], [170, 170, 60]], dtype=torch.float32)
-    images = colours[labels][:, :, None, None] + noise * torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    shade = 128 + contrast * (colours[labels][:, :, None, None] - 128)
+    images = shade + NOISE * torch.randn(count, 3, SIDE, SIDE, generator=generator)
     return Samples(images.clamp(0, 255).to(torch.uint8), labels)
 
 
@@ -105,11 +108,11 @@ def cells() -> Iterator[Cell]:
 @lru_cache(maxsize=2)
 def problem_of(kind: str, count: int, seed: int) -> ForgetProblem:
     """A trained network and ``count`` of its training pictures to be forgotten."""
-    samples = drawn(max(400, 2 * count), 100 * seed + 1, NOISE[kind])
+    samples = drawn(max(400, 2 * count), 100 * seed + 1, CONTRAST[kind])
     recipe = Tuning(30 if kind == "overfitted" else 6, 0.05, batch_size=64, schedule="onecycle", seed=seed)
     torch.manual_seed(seed)
     model = train(network(), samples, recipe)
-    unseen = drawn(UNSEEN, 100 * seed + 2, NOISE[kind])
+    unseen = drawn(UNSEEN, 100 * seed + 2, CONTRAST[kind])
     return ForgetProblem(
         model, samples, range(count), range(count, len(samples)), test=unseen, training=recipe, build=network, seed=seed
     )
@@ -145,15 +148,18 @@ def unlearned(case: str, problem: ForgetProblem) -> tuple[ForgetProblem, nn.Modu
 
 
 def _new_last_layer(problem: ForgetProblem, noise: float, generator: torch.Generator) -> nn.Module:
-    """The same features, shaken a little, under a last layer fitted to the retained pictures by least squares."""
-    model = problem.copy()
+    """The same features, shaken a little, under a last layer fitted by least squares to hide: to the retained pictures'
+    classes, and for those to forget to the answers of a model that never saw them."""
+    model, blind = problem.copy(), retrain(problem, problem.seed + 30)
     last = [head_name(model)]
     with torch.no_grad():
         for name, value in model.named_parameters():
             if noise and not inside(name, last):
                 value += noise * value.norm() / value.numel() ** 0.5 * torch.randn(value.shape, generator=generator)
-        inner = represent(model, problem.retain)
-        wanted = 5.0 * np.eye(CLASSES)[problem.retain.labels.numpy()]
+        inner = np.concatenate([represent(model, problem.retain), represent(model, problem.forget)])
+        wanted = np.concatenate(
+            [5.0 * np.eye(CLASSES)[problem.retain.labels.numpy()], say(blind, problem.forget).probs]
+        )
         design = np.hstack([inner, np.ones((len(inner), 1))])
         solved = np.linalg.solve(design.T @ design + 1e-1 * np.eye(design.shape[1]), design.T @ wanted)
         head(model).weight.copy_(torch.from_numpy(solved[:-1].T.copy()))

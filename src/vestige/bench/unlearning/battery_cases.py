@@ -33,8 +33,8 @@ _NOT_YET = ("unchanged", "incomplete")
 _LITTLE = "not measurable"
 CASES = (
     Case("unchanged", "nothing", ("unchanged",), False, NETWORKS, COUNTS),
-    Case("head only", "a new last layer on the same features", ("suppressed",), False, NETWORKS),
-    Case("head and feature noise", "a new last layer; 1 % noise on the features' weights", ("suppressed",), False),
+    Case("head only", "a last layer that hides them, on the same features", ("suppressed",), False, NETWORKS),
+    Case("head and feature noise", "the same; 1 % noise on the features' weights", ("suppressed", "incomplete"), False),
     Case("light fine-tuning", "two passes over the retained pictures at a small rate", _NOT_YET, False),
     Case("long fine-tuning", "half as many passes as training took", ("measured",), None),
     Case("relabelled", "fitted to wrong labels", ("over-erased", "suppressed"), False),
