@@ -1,7 +1,7 @@
 """Signed statements about an erasure: a deletion certificate where the audit says "deleted", else an audit record.
 
-The statement binds the SHA-256 of both models, a Merkle root over the requests, the method with its parameters, the code
-that builds the network, and the audit with its verdict. It proves that whoever holds the key said so, and that nothing
+The statement binds the SHA-256 of both models, a Merkle root over the requests, the method with its parameters, the
+code that builds the network, and the audit with its verdict. It proves that whoever holds the key said so, and that nothing
 in it was changed since. It does not prove that the figures are true, that the model is the one in use, or that nothing
 else was kept.
 
@@ -28,8 +28,8 @@ DELETION, RECORD = "vestige deletion certificate", "vestige audit record"
 DELETED = "deleted"
 SCHEMA = 2
 _FIELDS = (
-    "kind", "schema", "made", "verdict", "power", "before", "after", "requests", "method", "parameters", "build", "audit",
-    "signer",
+    "kind", "schema", "made", "verdict", "power", "before", "after", "requests", "method", "parameters", "build",
+    "audit", "signer",
 )  # fmt: skip
 #: Largest certificate that is read, bytes.
 LARGEST = 4_000_000

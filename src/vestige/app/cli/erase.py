@@ -65,9 +65,7 @@ def erase(
     ] = None,
     sign: Annotated[
         Path | None,
-        typer.Option(
-            "--sign", help="Key file; signs a deletion certificate or an audit record.", rich_help_panel=_PANEL
-        ),
+        typer.Option("--sign", help="Key file; signs the certificate or audit record.", rich_help_panel=_PANEL),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of the method; repeatable.", rich_help_panel=_PANEL)

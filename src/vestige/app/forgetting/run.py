@@ -31,7 +31,7 @@ AUTO = ("ssd", "finetune", "salun", "scrub", "neggrad_plus", "bad_teacher", "l1_
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for. test, reference, classes, sign: may be missing; sign is the key of the statement. build: see `load_classifier`.
+    """What the command line asks for. test, reference, classes, sign: may be missing. build: see `load_classifier`.
     size: side of the pictures, 0 for the model's own or the first picture's. settings: NAME=VALUE of the method.
     budget: minutes after which "auto" tries nothing more, and that a full audit may train for. audit: "quick" or
     "full", see `vestige.unlearning.audit.audit`. shadows: models that a full audit trains for its attacks."""
@@ -67,8 +67,8 @@ def erasers() -> dict[str, System]:
 def run(request: Request, *, as_json: bool = False, quiet: bool = False) -> int:
     """Erase, audit, write the model, its audit (JSON and HTML) and its certificate.
 
-    Nothing is written before the erasure and its audit are done; the exit code is the audit's verdict's. Raises InputError and UsageError for what cannot be
-    used, Interrupted on Ctrl-C.
+    Nothing is written before the erasure and its audit are done; the exit code is that of the audit's verdict. Raises
+    InputError and UsageError for what cannot be used, Interrupted on Ctrl-C.
     """
     from vestige.app.forgetting.page import audit_page
     from vestige.app.forgetting.told import tell

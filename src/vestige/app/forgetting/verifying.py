@@ -39,8 +39,8 @@ def verify(path: Path, check: Check, quiet: bool) -> int:
         names[certificate.public_key(check.signer.strip().lower())] = "--signer"
     if not names and not check.anyone:
         raise UsageError(
-            "Say whose signature counts: --signer KEY, --trust FILE, or --any-signer for anybody's. This one says it is "
-            f"of {document.get('signer')}."
+            "Say whose signature counts: --signer KEY, --trust FILE, or --any-signer for anybody's. This one says it "
+            f"is of {document.get('signer')}."
         )
     certificate.verify(document, expected=None if check.anyone else list(names))
     checked = ["signature"] + ([] if check.anyone else ["signer"])

@@ -133,8 +133,8 @@ def unlearned(case: str, problem: ForgetProblem) -> tuple[ForgetProblem, nn.Modu
     if case == "relabelled":
         return problem, _relabelled(problem, problem.forget, problem.retain)
     if case == "wrong class":
-        other = problem.retain.labels == 0
-        return problem, _relabelled(problem, problem.retain.take(other), problem.retain.take(~other))
+        others = problem.retain.labels == 0
+        return problem, _relabelled(problem, problem.retain.take(others), problem.retain.take(~others))
     if case in ("logit noise", "one-hot answers"):
         return problem, Told(problem.copy(), case).eval()
     if case == "never trained on":
@@ -155,7 +155,8 @@ def _new_last_layer(problem: ForgetProblem, noise: float, generator: torch.Gener
     with torch.no_grad():
         for name, value in model.named_parameters():
             if noise and not inside(name, last):
-                value += noise * value.norm() / value.numel() ** 0.5 * torch.randn(value.shape, generator=generator)
+                size = noise * float(value.norm()) / value.numel() ** 0.5
+                value.add_(size * torch.randn(value.shape, generator=generator))
         inner = np.concatenate([represent(model, problem.retain), represent(model, problem.forget)])
         wanted = np.concatenate(
             [5.0 * np.eye(CLASSES)[problem.retain.labels.numpy()], say(blind, problem.forget).probs]

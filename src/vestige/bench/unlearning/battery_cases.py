@@ -1,7 +1,7 @@
 """The table of right verdicts of the audit's battery, written before the audit that is judged by it.
 
 A case names what was done to a model; ``right`` are the verdicts that say the truth about it. "measured": what is
-right is decided by retraining, see `battery.judged`. Undeleted models, ``gone`` false, may never be called deleted.
+right is decided by retraining, see `battery.judged`; answers that hide what the features hold are suppressed. Undeleted models, ``gone`` false, may never be called deleted.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _LITTLE = "not measurable"
 CASES = (
     Case("unchanged", "nothing", ("unchanged",), False, NETWORKS, COUNTS),
     Case("head only", "a last layer that hides them, on the same features", ("suppressed",), False, NETWORKS),
-    Case("head and feature noise", "the same; 1 % noise on the features' weights", ("suppressed", "incomplete"), False),
+    Case("head and feature noise", "the same; 1 % noise on the features' weights", ("measured",), False),
     Case("light fine-tuning", "two passes over the retained pictures at a small rate", _NOT_YET, False),
     Case("long fine-tuning", "half as many passes as training took", ("measured",), None),
     Case("relabelled", "fitted to wrong labels", ("over-erased", "suppressed"), False),
     Case("logit noise", "random numbers added to the outputs", ("suppressed", *_NOT_YET), False),
     Case("one-hot answers", "only the first choice is told", ("suppressed", *_NOT_YET), False),
-    Case("wrong class", "the pictures of another class were erased", ("unchanged", "incomplete"), False),
+    Case("wrong class", "the pictures of another class were erased", ("measured",), False),
     Case("never trained on", "requests that the original never saw", (_LITTLE,), None),
     Case("retrained", "exact retraining", ("deleted",), True, ("overfitted",), (100, 1000)),
     Case("retrained, few", "exact retraining", ("deleted", _LITTLE), True, ("overfitted",), (10, 30)),
