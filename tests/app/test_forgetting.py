@@ -10,16 +10,21 @@ import pytest
 import torch
 
 from vestige.app.cli import main
-from vestige.core.errors import BAD_INPUT, NOT_VERIFIED
+from vestige.core import certificate
+from vestige.core.errors import BAD_INPUT, NOT_VERIFIED, SUPPRESSED, UNCHANGED
 from vestige.core.image_io import encode
+from vestige.core.keys import load_key
 from vestige.engines.forgetting.loop import Phase, Tuning, tune
 from vestige.engines.forgetting.losses import fit
 from vestige.engines.forgetting.samples import Samples
 from vestige.nn.backbone import save_backbone
 from vestige.nn.classifier import load_classifier
 from vestige.nn.resnet import ResNet, ResNetConfig
+from vestige.unlearning.audit_verdict import VERDICTS
 
 CLASSES = ("blue", "green", "red")
+#: Exit codes of an erasure that was done, by the verdict of its audit.
+DONE = VERDICTS.values()
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +77,7 @@ def erase(work: Path, out: Path, **changes: object) -> int:
 
 def test_a_class_is_forgotten_audited_and_certified(work, tmp_path):
     out = tmp_path / "forgotten.safetensors"
-    assert erase(work, out, **{"--sign": work / "my.key", "--set": "epochs=20"}) == 0
+    code = erase(work, out, **{"--sign": work / "my.key", "--set": "epochs=20"})
     report = json.loads((tmp_path / "forgotten.audit.json").read_text())
     rows = report["audit"]["models"]
     assert rows["original"]["forget accuracy"] > 0.9
@@ -89,21 +94,64 @@ def test_a_class_is_forgotten_audited_and_certified(work, tmp_path):
     assert worst[0]["name"] in {file.name for file in (work / "forget" / "red").iterdir()} or "red/" in worst[0]["name"]
     assert worst[0]["name"] in page
     assert set(report["audit"]["costs"]) == {"erasure", "retraining, expected"}
-    certificate = tmp_path / "forgotten.certificate.json"
-    assert ".png" not in certificate.read_text()  # it may be shown to others
-    files = ("--before", work / "model.safetensors", "--after", out, "--requests", work / "forget")
-    assert main_code("verify", certificate, *files, "--quiet") == 0
-    assert main_code("verify", certificate, "--after", work / "model.safetensors") == NOT_VERIFIED
-    assert main_code("verify", certificate, "--requests", work / "retain") == NOT_VERIFIED
-    changed_text = certificate.read_text().replace('"random_labels"', '"retrain"')
-    certificate.write_text(changed_text)
-    assert main_code("verify", certificate) == NOT_VERIFIED
+    verdict = report["audit"]["verdict"]
+    assert code == VERDICTS[verdict]
+    assert report["audit"]["tests"]
+    assert all(0 <= test["power"] <= 1 and test["low"] <= test["high"] for test in report["audit"]["tests"])
+    name = "certificate" if verdict == "deleted" else "audit-record"
+    signed = tmp_path / f"forgotten.{name}.json"
+    assert ".png" not in signed.read_text()  # it may be shown to others
+    assert not (tmp_path / f"forgotten.{'audit-record' if name == 'certificate' else 'certificate'}.json").exists()
+    files = ("--before", work / "model.safetensors", "--after", out, "--requests", work / "forget", "--any-signer")
+    assert main_code("verify", signed, *files, "--quiet") == 0
+    assert main_code("verify", signed, "--any-signer", "--after", work / "model.safetensors") == NOT_VERIFIED
+    assert main_code("verify", signed, "--any-signer", "--requests", work / "retain") == NOT_VERIFIED
+    changed_text = signed.read_text().replace('"random_labels"', '"retrain"')
+    signed.write_text(changed_text)
+    assert main_code("verify", signed, "--any-signer") == NOT_VERIFIED
+
+
+def test_a_model_of_somebody_else_is_audited(work, tmp_path, monkeypatch, capsys):
+    parts = ("--forget", work / "forget", "--retain", work / "retain", "--test", work / "test", "--audit", "brief")
+    before = work / "model.safetensors"
+    out, key = tmp_path / "same", work / "my.key"
+    assert main_code("audit", before, before, *parts, "--out", out, "--sign", key) == UNCHANGED
+    assert "nothing was forgotten" in capsys.readouterr().out
+    assert "Audit of a forgetting" in (tmp_path / "same.audit.html").read_text()
+    assert main_code("audit", before, before, *parts, "--out", out) == BAD_INPUT
+    assert "exists already" in capsys.readouterr().err
+    record, trust = tmp_path / "same.audit-record.json", tmp_path / "signers.txt"
+    assert main_code("verify", record) == BAD_INPUT
+    assert "--any-signer" in capsys.readouterr().err
+    assert main_code("key", tmp_path / "other.key", "--trust", trust, "--name", "somebody else") == 0
+    assert main_code("verify", record, "--trust", trust) == NOT_VERIFIED
+    assert "another key" in capsys.readouterr().err
+    assert main_code("key", key, "--show", "--trust", trust, "--name", "the office") == 0
+    assert certificate.signer(load_key(key)) in capsys.readouterr().out
+    assert main_code("verify", record, "--trust", trust) == 0
+    said = capsys.readouterr().out
+    for words in ("no deletion certificate", "the office", "Verdict: unchanged, power 1.00", "Not checked, because it"):
+        assert words in said
+    model = load_classifier(before).model
+    with torch.no_grad():
+        model.fc.bias[2] -= 100
+    save_backbone(model, tmp_path / "head.safetensors")
+    (tmp_path / "my_training.py").write_text("def train(net, pictures, labels, seed):\n    return net\n")
+    monkeypatch.chdir(tmp_path)
+    hidden = ("audit", before, tmp_path / "head.safetensors", *parts, "--quiet")
+    assert main_code(*hidden, "--train", "my_training:train") == SUPPRESSED
+    report = json.loads((tmp_path / "head.audit.json").read_text())
+    assert report["reference"] == "my_training:train"
+    assert "retrained" in report["audit"]["models"]
+    for wrong in ("my_training", "my_training:none"):
+        assert main_code(*hidden, "--out", tmp_path / "x", "--train", wrong) == BAD_INPUT
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_auto_tries_several_and_keeps_the_nearest_to_the_aim(work, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vestige.app.forgetting.run.AUTO", ("grad_ascent", "random_labels"))
     out = tmp_path / "auto.safetensors"
-    assert erase(work, out, **{"--method": "auto"}) == 0
+    assert erase(work, out, **{"--method": "auto"}) in DONE
     report = json.loads((tmp_path / "auto.audit.json").read_text())
     distances = [one["distance"] for one in report["tried"]]
     assert len(distances) == 2
@@ -114,7 +162,7 @@ def test_auto_tries_several_and_keeps_the_nearest_to_the_aim(work, tmp_path, mon
 def test_a_full_audit_trains_models_to_compare_with(work, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vestige.engines.forgetting.train.usual_training", lambda net: Tuning(2, 0.05, batch_size=32))
     out = tmp_path / "full.safetensors"
-    assert erase(work, out, **{"--audit": "full", "--set": "epochs=1"}) == 0
+    assert erase(work, out, **{"--audit": "full", "--set": "epochs=1"}) in DONE
     audit = json.loads((tmp_path / "full.audit.json").read_text())["audit"]
     assert set(audit["models"]) == {"original", "unlearned", "retrained"}
     assert all("membership by LiRA (AUC)" in row for row in audit["models"].values())
@@ -130,7 +178,7 @@ def test_single_pictures_of_a_kept_class_are_no_class_problem(work, tmp_path):
     store(some, images[:40], labels[:40])
     store(rest, images[40:], labels[40:])
     out = tmp_path / "x.safetensors"
-    assert erase(work, out, **{"--forget": some, "--retain": rest, "--method": "finetune", "--set": "epochs=1"}) == 0
+    assert erase(work, out, **{"--forget": some, "--retain": rest, "--method": "finetune", "--set": "epochs=1"}) in DONE
     assert json.loads((tmp_path / "x.audit.json").read_text())["kind"] == "random"
 
 
@@ -144,7 +192,7 @@ def test_a_network_of_the_users_own_is_built_by_its_function(work, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "y.safetensors"
     few = {"--method": "finetune", "--set": "epochs=1"}
-    assert erase(work, out, **few, **{"--build": "my_models:net"}) == 0
+    assert erase(work, out, **few, **{"--build": "my_models:net"}) in DONE
     assert load_classifier(out, build="my_models:net").form == "built"
     for wrong in ("my_models:other", "my_models:number", "my_models:absent", "nowhere:net", "net"):
         assert erase(work, tmp_path / "z.safetensors", **few, **{"--build": wrong}) == BAD_INPUT

@@ -1,9 +1,9 @@
 """Signed statements about an erasure: a deletion certificate where the audit says "deleted", else an audit record.
 
 The statement binds the SHA-256 of both models, a Merkle root over the requests, the method with its parameters, the
-code that builds the network, and the audit with its verdict. It proves that whoever holds the key said so, and that nothing
-in it was changed since. It does not prove that the figures are true, that the model is the one in use, or that nothing
-else was kept.
+code that builds the network, and the audit with its verdict. It proves that whoever holds the key said so, and that
+nothing in it was changed since. It does not prove that the figures are true, that the model is the one in use, or that
+nothing else was kept.
 
     leaf = SHA-256(0x00 ‖ SHA-256(request)),  node = SHA-256(0x01 ‖ left ‖ right),  leaves sorted, an odd last one kept
 """

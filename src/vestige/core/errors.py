@@ -22,7 +22,7 @@ EXIT_CODES = {
     UNCHANGED: "audit, erase: unchanged, the model forgot nothing",
     SUPPRESSED: "audit, erase: suppressed, hidden in the answers and still in the features",
     INCOMPLETE: "audit, erase: incomplete, some of it is left",
-    OVER_ERASED: "audit, erase: over-erased, the forgotten pictures stand out",
+    OVER_ERASED: "audit, erase: erased too much, the forgotten pictures stand out",
     NOT_MEASURABLE: "audit, erase: not measurable with this little",
     130: "interrupted by Ctrl-C; what was finished is kept",
 }

@@ -29,7 +29,7 @@ from vestige.core.guard import check_output, protecting
 from vestige.core.printing import complain, visible
 
 #: Options that name what is written; every other path on a command line is an input and is never written over.
-_OUTPUTS = {"out", "html", "csv", "sarif", "results", "registry", "pages"}
+_OUTPUTS = {"out", "html", "csv", "sarif", "results", "registry", "pages", "trust"}
 
 
 #: Verbs whose --out is a folder, or a file that comes with the program.

@@ -30,8 +30,8 @@ class Check:
 def verify(path: Path, check: Check, quiet: bool) -> int:
     """Check a statement offline; raises NotVerifiedError (exit code 7) for anything that does not fit, UsageError when
     it is not said whose signature counts."""
-    from vestige.core.models.checkpoint import ModelSubject
     from vestige.core.dataset import DatasetSubject
+    from vestige.core.models.checkpoint import ModelSubject
 
     document = certificate.read(path)
     names = certificate.trusted(check.trust) if check.trust else {}
@@ -71,9 +71,8 @@ def _tell(path: Path, document: Mapping[str, Any], checked: list[str], names: Ma
     say(f"{path}: {kind}; {', '.join(checked)} verified.")
     say(f"  Signed by {signer}{name}, fingerprint {certificate.fingerprint(signer)}, on {document['made']}.")
     how = f"treated with {document['method']}" if document["method"] else "audited, whoever treated the model"
-    say(
-        f"  {document['requests']['count']} pictures, {how}. Verdict: {document['verdict']}, power {document['power']:.2f}."
-    )
+    count, verdict, power = document["requests"]["count"], document["verdict"], document["power"]
+    say(f"  {count} pictures, {how}. Verdict: {verdict}, power {power:.2f}.")
     say(f"  {audit['findings'][0]}")
     for sentence in audit.get("not measured", ()):
         say(f"  Not measured: {sentence}")

@@ -206,7 +206,10 @@ def run(cell: Cell) -> dict[str, Any]:
     problem, model = unlearned(case.name, problem_of(cell.network, cell.count, cell.seed))
     reference = retrain(problem, problem.seed + 90) if case.reference else None
     result = audit(copy.deepcopy(model), problem, reference=reference, effort="brief", seed=cell.seed)
-    right, gone = judged(problem, model) if case.right == ("measured",) else (case.right, case.gone)
+    right, gone = case.right, case.gone
+    if right == ("measured",):
+        right, found = judged(problem, model)
+        gone = found if gone is None else gone
     row = result.rows["original"]
     return {
         "case": cell.case, "network": cell.network, "count": cell.count, "seed": cell.seed,

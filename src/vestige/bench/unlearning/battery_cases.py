@@ -1,7 +1,8 @@
 """The table of right verdicts of the audit's battery, written before the audit that is judged by it.
 
 A case names what was done to a model; ``right`` are the verdicts that say the truth about it. "measured": what is
-right is decided by retraining, see `battery.judged`; answers that hide what the features hold are suppressed. Undeleted models, ``gone`` false, may never be called deleted.
+right is decided by retraining, see `battery.judged`; answers that hide what the features hold are suppressed.
+Undeleted models, ``gone`` false, may never be called deleted.
 """
 
 from __future__ import annotations
