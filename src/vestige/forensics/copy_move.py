@@ -181,8 +181,13 @@ class CopyMove:
         good = cv2.morphologyEx(
             ((rho > self.correlation) & here).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)
         )
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(good, connectivity=8)
         least = max(80.0, self.min_area * luma.size)
+        if cv2.countNonZero(good) < least:
+            return []
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(good, connectivity=8)
+        large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= least]
+        if not large:
+            return []
         # a pattern that recurs once recurs again: in a lattice source and copy chain, in a pasted copy they do not
         full = np.zeros(luma.shape, np.uint8)
         full[y0 : y0 + rho.shape[0], x0 : x0 + rho.shape[1]] = good
@@ -192,9 +197,6 @@ class CopyMove:
         chain = np.maximum(onto, back)
         landed = chain[y0 : y0 + rho.shape[0], x0 : x0 + rho.shape[1]]
         chained = np.bincount(labels.ravel(), weights=landed.ravel(), minlength=count)
-        large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= least]
-        if not large:
-            return []
         keep = [i for i in large if chained[i] < 0.3 * stats[i, cv2.CC_STAT_AREA]]
         if not keep:
             return [_Match(transform, full > 0, chain > 0, 0.0, 0.0, inliers)]
@@ -241,13 +243,17 @@ def _agreement(
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         warped = _even(_band(cv2.warpAffine(luma, local, size, flags=flags, borderMode=cv2.BORDER_REFLECT)))
     rho, ratio = _local_correlation(band[y0:y1, x0:x1], warped, window)
+    rho[(ratio <= 0.7) | (ratio >= 1.43)] = 0
+    if _is_shift(transform):  # all of the box lands in the picture, equally far away
+        if math.hypot(*transform[:, 2]) < distance:
+            rho[:] = 0
+        return (x0, y0), rho
     xs = np.arange(x0, x1, dtype=np.float32)
     ys = np.arange(y0, y1, dtype=np.float32)[:, None]
     to_x = np.float32(transform[0, 0]) * xs + np.float32(transform[0, 1]) * ys + np.float32(transform[0, 2])
     to_y = np.float32(transform[1, 0]) * xs + np.float32(transform[1, 1]) * ys + np.float32(transform[1, 2])
     usable = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
     usable &= (to_x - xs) ** 2 + (to_y - ys) ** 2 >= distance * distance
-    usable &= (ratio > 0.7) & (ratio < 1.43)
     rho[~usable] = 0
     return (x0, y0), rho
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import scipy.fft
 from scipy.spatial import cKDTree
 
 #: Peaks of the autocorrelation are considered from this many standard deviations above its background.
@@ -50,28 +51,51 @@ def shift_candidates(luma: np.ndarray, distance: float, most: int = 5) -> list[t
     deviation = np.sqrt(np.maximum(cv2.blur(residual * residual, (9, 9)), 0))
     normal = np.where(deviation > 0.6, np.clip(residual / np.maximum(deviation, 0.6), -2.5, 2.5), 0.0)
     height, width = normal.shape
-    power = np.abs(np.fft.fft2(normal.astype(np.float32))).astype(np.float32) ** 2
-    sigma = (max(2.0, width / 24), max(2.0, height / 24))
-    envelope = cv2.GaussianBlur(np.fft.fftshift(power), (0, 0), sigmaX=sigma[0], sigmaY=sigma[1])
-    envelope = np.fft.ifftshift(cv2.GaussianBlur(envelope, (0, 0), 2.0))
+    # half of a real picture's spectrum says all, and so does half of its autocorrelation: rows down to the middle
+    power = np.square(np.abs(scipy.fft.rfft2(normal.astype(np.float32))))
+    envelope = _envelope(power, width)
     # weak bands hold noise only: they are damped, not amplified
-    flat = np.minimum(power / (envelope + 0.02 * float(envelope.max()) + 1e-6), 8.0)
-    lag = np.fft.fft2(flat).real.astype(np.float32)
-    ys = np.minimum(np.arange(height), height - np.arange(height))[:, None]
-    xs = np.minimum(np.arange(width), width - np.arange(width))[None]
-    near = np.hypot(ys, xs) < distance
-    spread = 1.4826 * float(np.median(np.abs(lag[~near] - np.median(lag[~near])))) or 1.0
-    lag = (lag - float(np.median(lag[~near]))) / spread
+    flat = np.minimum(power / (envelope + (0.02 * float(envelope.max()) + 1e-6)), 8.0)
+    lag = scipy.fft.irfft2(flat, s=(height, width))[: height // 2 + 1] * np.float32(height * width)
+    ys = np.arange(len(lag), dtype=np.float32)[:, None]
+    xs = np.minimum(np.arange(width), width - np.arange(width)).astype(np.float32)[None]
+    near = ys * ys + xs * xs < distance * distance
+    far = lag[~near]
+    middle = float(np.median(far))
+    spread = 1.4826 * float(np.median(np.abs(far - middle))) or 1.0
+    lag = (lag - middle) / spread
     lag[near] = 0
-    lag[height // 2 + 1 :] = 0  # the autocorrelation is symmetric
     peaks: list[tuple[int, int]] = []
     for _ in range(most):
         y, x = divmod(int(lag.argmax()), width)
         if lag[y, x] < _PEAK:
             break
-        peaks.append((x, y))
+        if y or (width - x, 0) not in peaks:  # along the first row a shift and its opposite both stand out
+            peaks.append((x, y))
         lag[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = 0
     return peaks
+
+
+def _envelope(power: np.ndarray, width: int) -> np.ndarray:
+    """Smooth envelope of a half-plane power spectrum (h × width // 2 + 1) of a picture of that width.
+
+    It is smooth over a twelfth of the spectrum, so that of a large one is taken from block means of it.
+    """
+    height = len(power)
+    # the other half is the same, turned about the origin
+    rest = np.roll(power[::-1, width - width // 2 - 1 : 0 : -1], 1, axis=0)
+    whole = np.concatenate([power, rest], axis=1)
+    centred = np.fft.fftshift(whole)
+    sigma = (max(2.0, width / 24), max(2.0, height / 24))
+    factor = max(1, int(min(sigma) / 8))
+    if factor == 1:
+        smooth = cv2.GaussianBlur(centred, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1])
+        return np.asarray(cv2.GaussianBlur(np.fft.ifftshift(smooth), (0, 0), 2.0)[:, : power.shape[1]])
+    small = cv2.resize(centred, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    ratio = (small.shape[1] / width, small.shape[0] / height)
+    small = cv2.GaussianBlur(small, (0, 0), sigmaX=sigma[0] * ratio[0], sigmaY=sigma[1] * ratio[1])
+    smooth = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.fft.ifftshift(smooth)[:, : power.shape[1]])
 
 
 def mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:

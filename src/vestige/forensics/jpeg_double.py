@@ -40,14 +40,19 @@ class History(NamedTuple):
 def history(subject: ImageSubject, limit: int) -> History:
     """The best fitting earlier compression of a picture; limit: samples examined.
 
+    Worked out once for a subject, whichever examiner asks first.
+
     Raises InputError with the reason where nothing can be said: small, flat, clipped or of more than eight bits.
     """
     table = luma_steps(subject)
     luma = subject.luma
     if min(luma.shape) < 64:
         raise InputError("the picture is smaller than 64×64 pixels")
-    phase = (0, 0) if table is not None else grid_phase(luma)
-    primary = lattice(luma, phase, limit) if table is None else requantised(luma, table, limit)
+    phase = (0, 0) if table is not None else subject.shared("jpeg grid phase", lambda: grid_phase(luma))
+    primary = subject.shared(
+        f"jpeg primary {limit}",
+        lambda: lattice(luma, phase, limit) if table is None else requantised(luma, table, limit),
+    )
     if primary is None:
         raise InputError("the picture is too flat or too clipped to hold DCT statistics")
     return History(luma, table, phase, primary)
