@@ -9,6 +9,25 @@ SYSTEMS = (
         ("find", "measure", "erase"),
         title="Replication in Visual Diffusion Models: A Survey and Outlook",
         venue="arXiv 2024 (2408.00001)",
+        target="vestige.copies.replication_audit:ReplicationAudit",
+        subject="dataset",
+        commands=(
+            Command(
+                "vestige find made --data real --only replication_audit -o out/replayed.csv",
+                "pictures that a generator drew, and those that it was trained on",
+                "a table of which drawn picture is nearest to which training picture, and whether it replays it",
+            ),
+            Command(
+                "vestige measure made --data real --reference faces --method replication_audit",
+                "drawn pictures, training pictures and, with --reference, real pictures that were not trained on",
+                "how many are replayed and how many would be by chance, with intervals; what replication goes with",
+            ),
+            Command(
+                "vestige erase real --method replication_audit -o out/kept",
+                "a folder of training pictures",
+                "the folder without what it holds twice, the chief cause of replication",
+            ),
+        ),
     ),
     System(
         "signature_verification",
@@ -44,6 +63,16 @@ SYSTEMS = (
         ("measure",),
         title="CopyScope: Model-level Copyright Infringement Quantification in the Diffusion Workflow",
         venue="arXiv 2023 (2311.12847)",
+        target="vestige.copies.copyscope:CopyScope",
+        subject="dataset",
+        commands=(
+            Command(
+                "vestige measure coalitions --reference protected --method copyscope --set distance=kid",
+                "a folder for every subset of a generator's parts (none, base, base+style, ...), and protected pictures",
+                "the share that each part has in the likeness, with its interval",
+                quick="--set rounds=5",
+            ),
+        ),
     ),
     System(
         "semisupervised_fgsbir",
@@ -73,6 +102,33 @@ SYSTEMS = (
                 "a folder of pictures",
                 "groups of exact and near copies, after the pictures",
                 quick="--jobs 1",
+            ),
+            Command(
+                "vestige find faces --only duplicates -o out/copies.csv",
+                "a folder, parquet file or tar shard, or one for each split",
+                "exact, near, cropped and edited copies, leakage between splits, labels that disagree",
+                quick="--set deep=false",
+            ),
+        ),
+    ),
+    System(
+        "copy_index",
+        "copies of a picture in an index of any size, with the place that both show",
+        ("find",),
+        title="Aggregating Local Image Descriptors into Compact Codes",
+        venue="TPAMI 2012",
+        target="vestige.copies.index:CopyIndex",
+        kind="baseline",
+        commands=(
+            Command(
+                "vestige index pictures -o out/my.index --descriptor local",
+                "folders, pictures, parquet files or tar shards",
+                "a folder that copies are looked for in; the same command adds what is new",
+            ),
+            Command(
+                "vestige find elsewhere.jpg --in out/my.index -o out/copies --top 2",
+                "pictures, and an index",
+                "the copies with probability and matched region, drawn side by side",
             ),
         ),
     ),

@@ -74,7 +74,7 @@ def fingerprint(subject: ImageSubject) -> Fingerprint:
     for plane in (decoded.pixels if decoded.deep is None else decoded.deep, decoded.alpha):
         if plane is not None:
             digest.update(np.ascontiguousarray(plane).data)
-    low = _low(decoded.pixels)
+    low = low_frequencies(decoded.pixels)
     if low is None:
         return Fingerprint(subject.source, subject.sha256, digest.hexdigest(), None)
     flips = _canonical(low)
@@ -88,7 +88,7 @@ def fingerprint(subject: ImageSubject) -> Fingerprint:
     )
 
 
-def _low(pixels: np.ndarray) -> np.ndarray | None:
+def low_frequencies(pixels: np.ndarray) -> np.ndarray | None:
     """Unit vector of the 255 lowest DCT coefficients without the mean, of the picture without plain borders."""
     scale = min(1.0, 256 / max(pixels.shape[:2]))
     size = tuple(max(1, round(n * scale)) for n in pixels.shape[1::-1])

@@ -102,7 +102,7 @@ class Work:
         found: list[ImageSubject] = []
         for i in range(len(self.paths)):
             path = self.path(i, what)
-            found += [item.subject() for item in _dataset(path)] if _is_set(path) else [_picture(path)]
+            found += [item.subject() for item in _dataset(path)] if is_set(path) else [_picture(path)]
         return found
 
     def dataset(self, index: int = 0, what: str = "a folder of pictures") -> DatasetSubject:
@@ -206,7 +206,7 @@ class Work:
         return track(items, label, len(items))
 
 
-def _is_set(path: Path) -> bool:
+def is_set(path: Path) -> bool:
     if path.is_dir():
         return True
     from vestige.core.sniff import sniff

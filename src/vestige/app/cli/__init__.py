@@ -17,6 +17,7 @@ from vestige.app.cli.bench import bench_app
 from vestige.app.cli.data import data
 from vestige.app.cli.erase import erase
 from vestige.app.cli.find import find
+from vestige.app.cli.index import index
 from vestige.app.cli.learn import learn
 from vestige.app.cli.mark import key, mark, read, stamp, whose
 from vestige.app.cli.restore import restore
@@ -111,7 +112,7 @@ def _options(
 
 for _verb in (find, mark, read, erase, restore, attack, measure, make, learn):
     app.command(cls=_Command, rich_help_panel="Verbs")(_verb)
-for _other in (starter, systems, claims, data, key, audit, verify, calibrate, version):
+for _other in (index, starter, systems, claims, data, key, audit, verify, calibrate, version):
     app.command(cls=_Command, rich_help_panel="More")(_other)
 app.add_typer(bench_app, rich_help_panel="More")
 for _alias in (stamp, whose):  # the names that `mark --method wouaf` and `read --registry` had

@@ -60,6 +60,13 @@ def find(
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Do every file again instead of resuming.")] = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 6 when a trace is found.")] = False,
+    in_: Annotated[
+        Path | None, typer.Option("--in", help="Look for copies of the pictures in this index instead.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Candidates compared, with --in.")] = 10,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Probability from which on --in claims a copy.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the evidence of every examiner.")] = False,
     model: Model = None,
     data: Data = None,
@@ -74,11 +81,20 @@ def find(
     """Say what was done to pictures, clips and pictures in documents: edits, compression, marks, origin, copies.
 
     Models are scanned for code. Every file that was put in is accounted for. With --out, a run that was interrupted
-    continues where it stopped.
+    continues where it stopped. With --in, copies of the pictures are looked for in an index instead.
     """
     from vestige.app.verbs import finding
 
     common(quiet, seed, device)
+    if in_ is not None:
+        if only or data or mask or reference or build or set_ or model or key or html or csv or sarif or every:
+            raise UsageError("With --in only --out, --json, --top, --threshold, --prior, --verbose and --quiet count.")
+        from vestige.app.verbs import indexing
+
+        wanted = indexing.Wanted(in_, out, json_, top, threshold, prior, verbose, exit_code, quiet)
+        raise typer.Exit(indexing.look(paths, wanted))
+    if threshold is not None or top != 10:
+        raise UsageError("--top and --threshold belong to --in INDEX.")
     if only and len(only) == 1 and only[0] != "panel":
         from vestige.app.verbs import working
 
@@ -87,7 +103,9 @@ def find(
                 "method": only[0], "paths": tuple(paths), "out": out, "model": model, "data": data, "mask": mask,
                 "reference": reference, "build": build, "seed": seed, "device": device, "quiet": quiet,
             }  # fmt: skip
-            raise typer.Exit(working.run("find", work, key[0] if key else None, set_ or (), json_))
+            code = working.offered("find", work, key[0] if key else None, set_ or (), json_)
+            if code is not None:
+                raise typer.Exit(code)
     if data or mask or reference or build or set_ or (model and (len(only or ()) != 1 or only == ["panel"])):
         raise UsageError("--model, --data, --mask, --reference, --build and --set belong to --only SYSTEM.")
     code = finding.run(

@@ -1,0 +1,1 @@
+"""What systems of this wing do with files, a module a system."""
