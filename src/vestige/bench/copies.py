@@ -102,7 +102,8 @@ def _pictures(
     root = find_data_root()
     if root is None:
         raise InputError("The research data packs are not here; point VESTIGE_DATA to their folder.")
-    dataset, found = DatasetSubject.open(root / pack), []
+    dataset = DatasetSubject.open(root / pack)
+    found: list[np.ndarray] = []
     for i in range(len(dataset)):
         if choose(i) and len(found) < limit:
             item = dataset[i]
@@ -254,7 +255,7 @@ def claimed(z: np.ndarray, calibration: PairCalibration, pictures: Collection) -
     """Share of the copies of each kind that are claimed to be copies of their original."""
     copies = np.flatnonzero(pictures.truth >= 0)
     own = dict(zip(copies.tolist(), (z[copies, pictures.truth[copies]] >= calibration.threshold).tolist(), strict=True))
-    return {k: float(np.mean([own[i] for i in copies if pictures.kinds[i] == k])) for k in EDITS}
+    return {k: float(np.mean([own[i] for i in copies.tolist() if pictures.kinds[i] == k])) for k in EDITS}
 
 
 def calibrate(

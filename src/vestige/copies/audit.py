@@ -135,7 +135,8 @@ def audit(
     ]
     if made is not None and len(described) > 1:
         known = {frozenset(p) for g in groups for p in combinations([m.name for m in g.members], 2)}
-        groups += _deep(made, *map(np.stack, zip(*described, strict=True)), places, known, _Opener(sets), watch)
+        vectors = np.stack([d for d, _ in described]), np.stack([d for _, d in described])
+        groups += _deep(made, vectors, places, known, _Opener(sets), watch)
     return Audit(len(members), groups, failed)
 
 
@@ -189,14 +190,15 @@ def _placed(name: PurePosixPath, label: Any, folders: bool) -> tuple[str, str | 
 
 
 def _deep(
-    made: Descriptor, vectors: np.ndarray, mirrored: np.ndarray, places: list[Member],
+    made: Descriptor, both: tuple[np.ndarray, np.ndarray], places: list[Member],
     known: set[frozenset[str]], opened: _Opener, watch: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> list[Group]:  # fmt: skip
-    """Pairs whose points agree and that no group holds yet."""
+    """Pairs whose points agree and that no group holds yet. both: vectors of the pictures and of the mirrored ones."""
+    vectors = both[0]
     calibration = calibration_of(made.name)
     pairs: dict[tuple[int, int], float] = {}
     for start in range(0, len(vectors), _BLOCK):
-        views = [v[start : start + _BLOCK] for v in (vectors, mirrored)]
+        views = [v[start : start + _BLOCK] for v in both]
         scores = np.maximum(*(v @ vectors.T - strangers(made.background, v)[:, None] for v in views))
         own = np.arange(len(scores))
         scores[own, start + own] = -np.inf
@@ -208,12 +210,12 @@ def _deep(
                     key = (min(start + row, column), max(start + row, column))
                     pairs[key] = max(score, pairs.get(key, -np.inf))
     found = []
-    views = lru_cache(_KEPT)(lambda i: both_ways(opened(places[i]).pixels))  # neighbours come one after the other
+    kept = lru_cache(_KEPT)(lambda i: both_ways(opened(places[i]).pixels))  # neighbours come one after the other
     for (i, j), score in watch(sorted(pairs.items())):
         if frozenset((places[i].name, places[j].name)) in known:
             continue
         try:
-            a, b = views(i), views(j)
+            a, b = kept(i), kept(j)
         except VestigeError:
             continue  # it was read a moment ago and is gone now
         match = best_match(a, b[0])

@@ -35,7 +35,7 @@ def measure(work: Work) -> Result:
     from vestige.nn.features import extract_features, load_feature_net
 
     net = load_feature_net()
-    features = {c: extract_features(net, p) for c, p in work.track(list(drawn.items()), "features")}  # type: ignore[union-attr]
+    features = {c: extract_features(net, p) for c, p in work.track(list(drawn.items()), "features")}
     found = scope.measure(features, extract_features(net, protected))
     parts = sorted(found.phi, key=lambda p: -found.phi[p])
     rows = [
@@ -61,7 +61,7 @@ def measure(work: Work) -> Result:
 def _folders(root: Path) -> dict[frozenset[str], Path]:
     if not root.is_dir():
         raise InputError(f"{root} is no folder of coalitions; it needs a folder for every subset of the parts.")
-    found = {}
+    found: dict[frozenset[str], Path] = {}
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
         parts = frozenset(p.strip() for p in folder.name.split("+") if p.strip()) - {"none"}
         if parts in found:
