@@ -146,3 +146,13 @@ def test_the_battery_counts_what_it_found():
     assert "called deleted: 1 of 2" in said
     assert "1 deleted (wrong)" in said
     assert len({cell.case for cell in battery.cells()}) == len(CASES) >= 14
+
+
+def test_retrained_models_are_counted_by_power():
+    rows = [
+        {"verdict": v, "measurable": m} for v, m in (("deleted", True), ("deleted", True), ("not measurable", False))
+    ]
+    strong, weak = battery.table_retrained(rows).splitlines()
+    assert "2 deleted" in strong
+    assert "1 not measurable" in weak
+    assert len(set(battery.retrained_cells())) == 60

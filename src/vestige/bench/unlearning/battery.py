@@ -3,8 +3,9 @@
     python -m vestige.bench.unlearning.battery --out out/battery.jsonl --minutes 10
 
 goes on where it stopped, prints the confusion table, the share of right verdicts and the share of undeleted models that
-are called deleted, each with its Clopper-Pearson interval. Small networks on drawn pictures: a case takes seconds. What
-erasers reach is judged without the audit's statistics, by the mean of three models retrained without the pictures.
+are called deleted, each with its Clopper-Pearson interval. ``--retrained`` audits 60 retrained models over sizes and
+gaps of train to test instead. Small networks on drawn pictures: a case takes seconds. What erasers reach is judged
+without the audit's statistics, by the mean of three models retrained without the pictures.
 """
 
 from __future__ import annotations
@@ -106,13 +107,14 @@ def cells() -> Iterator[Cell]:
 
 
 @lru_cache(maxsize=2)
-def problem_of(kind: str, count: int, seed: int) -> ForgetProblem:
-    """A trained network and ``count`` of its training pictures to be forgotten."""
-    samples = drawn(max(400, 2 * count), 100 * seed + 1, CONTRAST[kind])
+def problem_of(kind: str, count: int, seed: int, contrast: float | None = None) -> ForgetProblem:
+    """A trained network and ``count`` of its training pictures to be forgotten. contrast: in place of the kind's."""
+    contrast = CONTRAST[kind] if contrast is None else contrast
+    samples = drawn(max(400, 2 * count), 100 * seed + 1, contrast)
     recipe = Tuning(30 if kind == "overfitted" else 6, 0.05, batch_size=64, schedule="onecycle", seed=seed)
     torch.manual_seed(seed)
     model = train(network(), samples, recipe)
-    unseen = drawn(UNSEEN, 100 * seed + 2, CONTRAST[kind])
+    unseen = drawn(UNSEEN, 100 * seed + 2, contrast)
     return ForgetProblem(
         model, samples, range(count), range(count, len(samples)), test=unseen, training=recipe, build=network, seed=seed
     )
@@ -219,6 +221,38 @@ def run(cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def retrained_cells() -> Iterator[tuple[int, int, float]]:
+    """Seeds, counts and contrasts of 60 retrained models: gaps from about five to fifty points."""
+    for seed in range(10, 15):
+        for count in (50, 100, 150, 200):
+            for contrast in (0.05, 0.1, 0.3):
+                yield seed, count, contrast
+
+
+def run_retrained(seed: int, count: int, contrast: float) -> dict[str, Any]:
+    """The audit of an exactly retrained model; "measurable": whether its tests had the power."""
+    problem = problem_of("overfitted", count, seed, contrast)
+    result = audit(retrain(problem, seed + 70), problem, effort="brief", seed=seed)
+    strong = {test.of for test in result.tests.all if test.measurable}
+    row = result.rows["original"]
+    return {
+        "seed": seed, "count": count, "contrast": contrast, "verdict": result.verdict.word,
+        "gap": row["forget accuracy"] - row["test accuracy"], "measurable": len(strong) == 2,
+        "sentence": result.findings[0],
+    }  # fmt: skip
+
+
+def table_retrained(rows: list[Mapping[str, Any]]) -> str:
+    """Verdicts of retrained models, where the tests had the power and where they had not."""
+    lines = []
+    for words, power in (("power of .8 or more", True), ("less power", False)):
+        mine = Counter(r["verdict"] for r in rows if r["measurable"] == power)
+        low, high = interval(mine["deleted"], mine.total())
+        counted = ", ".join(f"{n} {word}" for word, n in mine.most_common()) or "none"
+        lines.append(f"{words}: {counted} (deleted: {low:.1%} to {high:.1%})")
+    return "\n".join(lines)
+
+
 def table(rows: list[Mapping[str, Any]]) -> str:
     """The confusion table: verdicts by case, and the two shares the battery is for."""
     lines = []
@@ -243,10 +277,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Audit models of which the truth is known.")
     parser.add_argument("--out", type=Path, default=Path("out/battery.jsonl"))
     parser.add_argument("--minutes", type=float, default=10.0, help="of processor time, after which it stops")
+    parser.add_argument("--retrained", action="store_true", help="60 retrained models instead")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    if given.retrained:
+        known = {(r["seed"], r["count"], r["contrast"]) for r in rows}
+        for place in retrained_cells():
+            if place not in known and time.process_time() <= 60 * given.minutes:
+                rows.append(run_retrained(*place))
+                with given.out.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+        print(table_retrained(rows))
+        return
     done = {Cell(r["case"], r["network"], r["count"], r["seed"]) for r in rows}
     for cell in cells():
         if time.process_time() > 60 * given.minutes:
