@@ -1,12 +1,16 @@
-"""Pictures per second of ``vestige find`` with one and two workers, and time and peak memory for 24 megapixels.
+"""Pictures per second of ``vestige find`` with one and two workers; processor seconds by examiner and peak memory for
+pictures of 1, 4, 12 and 24 megapixels.
 
 Usage: python benchmarks/find_throughput.py [--images FOLDER] [--count 40] [--out results/benchmarks/find.json]
 Without --images, crops of the photographs that ship with scikit-learn and scikit-image are used (512×384, JPEG 90).
+The larger ones are one of them enlarged, with grain. Processor seconds are those of one process on one thread, whatever
+else the machine does; set OMP_NUM_THREADS=1 as ``find`` does for its workers.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -35,27 +39,54 @@ def sample_pictures(folder: Path, count: int) -> None:
         (folder / f"{i:03d}.jpg").write_bytes(encode(source[top : top + 384, left : left + 512], "JPEG", quality=90))
 
 
-def large_picture(path: Path) -> None:
-    """A 6000×4000 JPEG: the sample photograph enlarged, with fine grain so that it is not smooth."""
+def large_picture(path: Path, megapixels: float) -> None:
+    """A JPEG in the ratio 3:2: the sample photograph enlarged, with fine grain so that it is not smooth."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    pixels = np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize((6000, 4000), Image.Resampling.BICUBIC))
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    size = (round(1.5 * height), height)
+    pixels = np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize(size, Image.Resampling.BICUBIC))
     grain = np.random.default_rng(0).normal(0, 3, pixels.shape[:2]).astype(np.float32)[..., None]
     path.write_bytes(encode((pixels + grain).clip(0, 255).astype(np.uint8), "JPEG", quality=92))
 
 
 def examine_one(path: str) -> None:
-    """Child process: examine one file and print seconds and peak memory."""
-    from vestige.app.jobs.examine import examine
-    from vestige.core.intake import Entry
+    """Child process: examine one file; print processor seconds, whole and by examiner, and peak memory."""
+    import cv2
+    import torch
 
-    start = time.perf_counter()
-    (item,) = examine(Entry(Path(path), "picture"), FindOptions(timeout=0)).parts
-    seconds = time.perf_counter() - start
+    from vestige.core.panel import default_panel
+    from vestige.core.picture import ImageSubject
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    panel = default_panel(fast=True)  # without the second look at verdicts near the threshold
+    warm = encode(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8), "JPEG", quality=90)
+    panel.examine(ImageSubject(warm, "warm"))  # loads the networks and libraries
+    subject = ImageSubject.open(path)
+    seconds, failed = {}, []
+    start = last = time.process_time()
+    megapixels = subject.pixels.shape[0] * subject.pixels.shape[1] / 1e6
+    _ = subject.luma
+    seconds["decoding"] = time.process_time() - last
+    for finder in panel.finders:
+        last = time.process_time()
+        found = dataclasses.replace(panel, finders=[finder]).findings(subject)
+        seconds[finder.slug] = time.process_time() - last
+        failed += [f.examiner for f in found if "error" in f.details]
+    whole = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    failed = [f.examiner for f in item.findings.findings if "error" in f.details]
-    print(json.dumps({"seconds": round(seconds, 2), "peak_mib": round(peak), "failed": failed}))
+    order = sorted(seconds, key=lambda name: -seconds[name])
+    result = {
+        "megapixels": round(megapixels, 2),
+        "cpu_seconds": round(whole, 2),
+        "per_megapixel": round(whole / megapixels, 3),
+        "peak_mib": round(peak),
+        "by_examiner": {name: round(seconds[name], 3) for name in order},
+        "failed": failed,
+    }
+    print(json.dumps(result))
 
 
 def main() -> None:
@@ -84,11 +115,17 @@ def main() -> None:
         ratio = result["workers_2"]["per_second"] / result["workers_1"]["per_second"]
         result["speedup"] = round(ratio, 2)
         print(f"two workers against one: {ratio:.2f}×")
-        large = Path(scratch) / "large.jpg"
-        large_picture(large)
-        done = subprocess.run([sys.executable, __file__, "--examine", str(large)], capture_output=True, check=True)
-        result["24_megapixels"] = json.loads(done.stdout)
-        print(f"24 megapixels: {result['24_megapixels']}")
+        for size in (1, 4, 12, 24):
+            large = Path(scratch) / f"{size}.jpg"
+            large_picture(large, size)
+            done = subprocess.run([sys.executable, __file__, "--examine", str(large)], capture_output=True, check=True)
+            one = json.loads(done.stdout)
+            result[f"{size}_megapixels"] = one
+            print(
+                f"{size} megapixels: {one['cpu_seconds']} CPU-seconds, {one['per_megapixel']} a megapixel, peak "
+                f"{one['peak_mib']} MiB; "
+                + ", ".join(f"{name} {seconds:.2f}" for name, seconds in list(one["by_examiner"].items())[:8])
+            )
     if options.out:
         write_json(options.out, result)
     return None

@@ -165,7 +165,9 @@ def save_image(path: str | Path, pixels: np.ndarray, **options: Any) -> None:
 def to_float(pixels: np.ndarray) -> np.ndarray:
     """uint8 or uint16 H×W×3 -> float32 1×3×H×W in [0, 1]."""
     scale = np.float32(np.iinfo(pixels.dtype).max)
-    return np.ascontiguousarray(pixels.astype(np.float32).transpose(2, 0, 1)[None] / scale)
+    out = np.empty((1, 3, *pixels.shape[:2]), np.float32)
+    np.divide(pixels.transpose(2, 0, 1), scale, out=out[0], dtype=np.float32)
+    return out
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:

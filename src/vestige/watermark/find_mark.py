@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vestige.core.findings import Finding
+from vestige.core.image_io import to_float
 from vestige.core.keys import PUBLIC_KEY, fingerprint
 from vestige.core.roles import Marker
 from vestige.core.subjects import ImageSubject
@@ -26,10 +27,16 @@ class FindMark:
     kind = "mark"
 
     def find(self, subject: ImageSubject) -> Finding:
-        readers: tuple[Marker, ...] = (SpreadSpectrum(), DwtDctSvd())
+        spread, blocks = SpreadSpectrum(), DwtDctSvd()
+        readers: tuple[Marker, ...] = (spread, blocks)
+        # readers look at the middle of a large picture; as much is cut off on both sides, so that it stays the middle
+        looked_at = max(int(reader.region * reader.scales[1]) for reader in (spread, blocks))
+        samples = subject.pixels if subject.decoded.deep is None else subject.decoded.deep
+        rows, columns = (slice(k, n - k) for n in samples.shape[:2] for k in [max(n - looked_at, 0) // 2])
+        image = to_float(samples[rows, columns])
         best, name = None, ""
         for key, reader in itertools.product(self.keys, readers):
-            (reading,) = reader.read(subject.image, key)
+            (reading,) = reader.read(image, key)
             if best is None or (reading.outcome == "read", -reading.p_value) > (best.outcome == "read", -best.p_value):
                 best, name = reading, "the public key" if key == PUBLIC_KEY else f"key {fingerprint(key)}"
             if reading.outcome == "read":
