@@ -13,7 +13,7 @@ from vestige.app.cli import main
 from vestige.copies.descriptor import load_descriptor
 from vestige.copies.index import CopyIndex
 from vestige.copies.local import best_match, both_ways, drawn, features
-from vestige.copies.search import calibrations, find_copies
+from vestige.copies.search import Copies, calibrations, find_copies
 from vestige.core.errors import InputError, UsageError
 from vestige.core.image_io import decode, save_image, to_uint8
 from vestige.core.picture import ImageSubject
@@ -76,6 +76,14 @@ def test_an_edited_part_is_found_with_the_place_it_was_cut_from(built):
     corner = best.match.matrix @ np.array([0, 0, 1])  # of the mirrored part, at its upper right in the photograph
     assert np.abs(corner - [500, 60]).max() < 6
     assert best.probability > 0.9
+
+
+def test_the_finder_says_what_the_command_says(built):
+    finding = Copies(index=built, shortlist=3).find(_subject(edited()))
+    assert finding.flagged
+    assert "china.jpg" in finding.summary
+    assert "per million" in finding.details["false claims"]
+    assert not Copies().find(_subject(CHINA)).applies
 
 
 def test_exact_copies_are_facts_and_strangers_are_not_claimed(built, pictures, tmp_path):

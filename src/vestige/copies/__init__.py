@@ -117,7 +117,7 @@ SYSTEMS = (
         ("find",),
         title="Aggregating Local Image Descriptors into Compact Codes",
         venue="TPAMI 2012",
-        target="vestige.copies.index:CopyIndex",
+        target="vestige.copies.search:Copies",
         kind="baseline",
         commands=(
             Command(

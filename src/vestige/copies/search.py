@@ -16,8 +16,9 @@ from typing import Any
 from vestige.copies.index import CopyIndex, Entry, Hit
 from vestige.copies.local import Features, Match, best_match, both_ways, features
 from vestige.core.calibration import PRIOR, sigmoid, with_prior
-from vestige.core.errors import UsageError, VestigeError
+from vestige.core.errors import InputError, UsageError, VestigeError
 from vestige.core.files import read_json
+from vestige.core.findings import Finding
 from vestige.core.picture import ImageSubject
 from vestige.core.rates import upper_bound
 
@@ -134,6 +135,46 @@ def find_copies(
     found = [_compared(h, views, calibration, prior, threshold) for h in hits]
     order = {"the same file": 0, "the same pixels": 1}
     return sorted(found, key=lambda c: (order.get(c.how, 2), -(c.probability or 0), -c.score))
+
+
+class Copies:
+    """Says whether a picture is a copy of one in an index: the Python side of ``vestige find --in``.
+
+    index: the path of an index that ``vestige index`` made; without one the finder does not apply. shortlist, prior: as
+    in `find_copies`.
+    """
+
+    slug = "copy_index"
+
+    def __init__(self, *, index: str | Path = "", shortlist: int = 10, prior: float = PRIOR) -> None:
+        self.index, self.shortlist, self.prior = index, shortlist, prior
+
+    def find(self, subject: ImageSubject) -> Finding:
+        """The best copy, its region's words and the rate of false claims; raises InputError for a bad index."""
+        if not str(self.index):
+            return Finding.not_applicable(self.slug, "duplicate", "no index was given to look in")
+        with CopyIndex.open(self.index) as index:
+            try:
+                found = find_copies(index, subject, shortlist=self.shortlist, prior=self.prior)
+            except InputError as error:
+                return Finding.not_applicable(self.slug, "duplicate", str(error))
+            count, calibration = len(index), calibration_of(index.descriptor.name)
+        claimed = [c for c in found if c.claimed]
+        best = claimed[0] if claimed else None
+        return Finding(
+            self.slug,
+            "duplicate",
+            found[0].score if found else 0.0,
+            when_flagged=f"The picture is a copy of {best.entry.source}: {best.words}." if best else "",
+            when_clear=f"No copy among {count:,} pictures of the index.",
+            flagged=best is not None,
+            probability=best.probability if best else None,
+            evidence=tuple(f"{c.entry.source}: {c.words}" for c in claimed[:10]),
+            details={
+                "matches": [c.to_dict() for c in claimed[:50]],
+                "false claims": "" if calibration is None else calibration.per_million,
+            },
+        )
 
 
 def _compared(
