@@ -10,6 +10,8 @@ from vestige.core.errors import InputError, KeyFileError, UsageError
 from vestige.core.files import folder_atomic, read_json, write_atomic, write_json
 from vestige.core.keys import derive, fingerprint, generate_key, load_key
 from vestige.core.runtime import device, rng, versions
+from vestige.core.subjects import open_subject
+from vestige.core.work import Work
 
 
 def test_a_key_file_is_private_and_round_trips(tmp_path):
@@ -34,6 +36,9 @@ def test_bad_key_files_are_refused(tmp_path):
     path.write_text("not a key")
     path.chmod(0o600)
     with pytest.raises(KeyFileError, match="not a vestige key"):
+        load_key(path)
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="not a vestige key"):  # what it is comes before who may read it
         load_key(path)
     with pytest.raises(KeyFileError, match="does not exist"):
         load_key(tmp_path / "none")
@@ -106,3 +111,16 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(InputError, match="Cannot write") as caught, folder_atomic(tmp_path / "file" / "model"):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "much"])
+def test_an_option_is_a_finite_number(text):
+    with pytest.raises(UsageError, match="--set guidance="):
+        Work("make", "any", options={"guidance": text}).option("guidance", 1.5)
+
+
+def test_content_of_no_known_kind_is_told_in_words(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(range(7)) * 9)
+    with pytest.raises(InputError, match="nothing that vestige knows"):
+        open_subject(path)

@@ -60,7 +60,9 @@ class PickleScan:
         ]
         evidence += problems
         pickles = sum(report.pickles for report in reports.values())
-        evidence.append(f"{pickles} pickles with {sum(r.opcodes for r in reports.values())} opcodes were read")
+        if pickles:
+            opcodes = sum(r.opcodes for r in reports.values())
+            evidence.append(f"{pickles} {'pickle' if pickles == 1 else 'pickles'} with {opcodes} opcodes read")
         if len(evidence) > _SHOWN:
             evidence = [*evidence[:_SHOWN], f"and {len(evidence) - _SHOWN} more observations"]
         answer = "dangerous" if dangerous or hazards else UNVOUCHED if unknown or damaged or problems else "harmless"

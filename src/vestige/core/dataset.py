@@ -15,7 +15,7 @@ from typing import Any
 from vestige.core.errors import InputError, LimitError, NothingInsideError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits, read_bytes
 from vestige.core.picture import ImageSubject
-from vestige.core.sniff import is_image, sniff
+from vestige.core.sniff import is_image, sniff, told
 
 _IMAGE_COLUMNS = ("image", "img", "picture", "photo", "jpg", "png")
 _LABEL_COLUMNS = ("label", "labels", "class", "target")
@@ -78,7 +78,7 @@ class DatasetSubject:
                 return ParquetDataset(path, [path], limits)
             if kind == "tar":
                 return TarDataset(path, [path], limits)
-            raise InputError(f"{path} is not a data set (content looks like {kind}); it takes parquet or tar.")
+            raise InputError(f"{path} is not a data set (content looks like {told(kind)}); it takes parquet or tar.")
         found: dict[str, list[Path]] = {"image": [], "parquet": [], "tar": []}
         for file in files_below(path):
             kind = _sniff_file(file)

@@ -52,13 +52,13 @@ def load_key(path: str | Path) -> Key:
     """
     path = Path(path)
     try:
-        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise KeyFileError(f"{path} can be read by other users; run: chmod 600 {path}")
         if path.stat().st_size > 4096:
-            raise KeyFileError(f"{path} is not a vestige key file; make one with: vestige key FILE")
+            raise ValueError
         text = path.read_text(encoding="ascii").strip()
         if not text.startswith(_HEADER):
             raise ValueError
+        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise KeyFileError(f"{path} can be read by other users; run: chmod 600 {path}")
         key = base64.b64decode(text[len(_HEADER) :], validate=True)
         if len(key) != 32:
             raise ValueError

@@ -10,6 +10,15 @@ _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 _QUICKTIME_ATOMS = (b"moov", b"mdat", b"wide", b"pnot")
 
 
+def told(kind: str) -> str:
+    """A kind of content, in words that follow "content looks like".
+
+    >>> told("unknown")
+    'nothing that vestige knows'
+    """
+    return "nothing that vestige knows" if kind == "unknown" else kind
+
+
 def sniff(head: bytes) -> str:
     """Name of the format that starts with these bytes (64 are enough, tar needs 263), "unknown" otherwise.
 

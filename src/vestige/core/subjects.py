@@ -9,7 +9,7 @@ from vestige.core.errors import InputError
 from vestige.core.image_io import DEFAULT_LIMITS, Limits
 from vestige.core.intake import kind_of
 from vestige.core.picture import ImageSubject
-from vestige.core.sniff import sniff
+from vestige.core.sniff import sniff, told
 
 if TYPE_CHECKING:
     from vestige.core.dataset import DatasetSubject
@@ -62,5 +62,5 @@ def open_subject(
 
         return ModelSubject.open(path)
     raise InputError(
-        f"{path} is neither a picture, a clip, a data set nor a model (content looks like {sniff(head[:300])})."
+        f"{path} is neither a picture, a clip, a data set nor a model (content looks like {told(sniff(head[:300]))})."
     )

@@ -24,7 +24,7 @@ from vestige.core.image_io import DEFAULT_LIMITS, Limits, open_image, read_bytes
 from vestige.core.parts import spread
 from vestige.core.picture import ImageSubject
 from vestige.core.pictures.animation import BrokenFrameError, frames_of
-from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
+from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff, told
 
 #: Formats of pictures that may hold an animation, which is examined as a clip.
 ANIMATIONS = ("GIF", "PNG", "WEBP", "AVIF")
@@ -133,7 +133,9 @@ class VideoSubject:
             return _open_animation(cls, path, limits)
         if kind not in VIDEO_FORMATS:
             known = ", ".join(VIDEO_FORMATS)
-            raise InputError(f"{path} is not a clip vestige reads (content looks like {kind}); it reads {known}, GIF.")
+            raise InputError(
+                f"{path} is not a clip vestige reads (content looks like {told(kind)}); it reads {known}, GIF."
+            )
         return _open_film(cls, path, kind, limits)
 
     @property

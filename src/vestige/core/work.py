@@ -14,6 +14,7 @@ Everything that a `Work` gives is checked; what does not fit is refused in one s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,7 +186,10 @@ class Work:
         try:
             if isinstance(default, bool):
                 return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]  # type: ignore[return-value]
-            return kind(text)
+            value = kind(text)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError
+            return value
         except (ValueError, KeyError):
             raise UsageError(f"--set {name}={text} is not of the kind that is wanted, as {default!r}.") from None
 

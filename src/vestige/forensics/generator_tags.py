@@ -149,7 +149,7 @@ class GeneratorTags:
             self.slug,
             self.kind,
             float(len(declared)),
-            when_flagged=" ".join(said),
+            when_flagged=" ".join(said) or "The file says that it was made or altered by a generative model.",
             when_clear=f"The file says that it was {other[0]}; no image generator has signed it." if other else clear,
             flagged=bool(declared),
             evidence=tuple(_evidence(t) for t in tags[:12])

@@ -248,6 +248,8 @@ def _eraser(entry: System, settings: Sequence[str]) -> tuple[Any, dict[str, Any]
 
 
 def _value(text: str) -> Any:
+    if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        raise UsageError(f"--set …={text}: a setting is a finite number.")
     try:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:

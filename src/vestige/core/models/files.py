@@ -15,7 +15,7 @@ from vestige.core.models import keras_config, rules, templates, texts
 from vestige.core.models.formats import MODEL_ENDINGS, foreign_format, foreign_member, is_compressed_model
 from vestige.core.models.pickle_scan import PickleReport, ScanLimits, scan, scan_anything
 from vestige.core.models.safetensors_header import MAX_HEADER, read_header
-from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff
+from vestige.core.sniff import IMAGE_FORMATS, VIDEO_FORMATS, sniff, told
 
 #: Data of tokenizers, which has no start of its own.
 _KNOWN_DATA = (".model", ".spm", ".bpe", ".tiktoken", ".vocab", ".arrow", ".msgpack.index", ".onnx_data")
@@ -72,7 +72,7 @@ def file_format(path: Path) -> str:
         report = scan(path)
         if report.pickles or report.imports:
             return "pickle"
-    raise InputError(f"{path} is no model vestige reads (content looks like {kind}).")
+    raise InputError(f"{path} is no model vestige reads (content looks like {told(kind)}).")
 
 
 def _archive_format(path: Path) -> str:

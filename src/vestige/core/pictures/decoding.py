@@ -29,7 +29,7 @@ from vestige.core.pictures.orientation import READERS, blank_tiff, orient, orien
 from vestige.core.pictures.raw_files import raw_file
 from vestige.core.pictures.samples import alpha_of, reduced, sixteen_bit, to_eight, to_rgb8, to_srgb
 from vestige.core.pictures.tiff import tiff_directories
-from vestige.core.sniff import IMAGE_FORMATS, sniff
+from vestige.core.sniff import IMAGE_FORMATS, sniff, told
 
 #: Pictures of more pixels are examined at a smaller scale, so that a process stays below about a gigabyte.
 EXAMINED_PIXELS = 16_000_000
@@ -116,7 +116,7 @@ def open_image(data: bytes, name: str = "image", limits: Limits = DEFAULT_LIMITS
     kind = sniff(data[:300])
     if kind not in IMAGE_FORMATS:
         known = ", ".join(IMAGE_FORMATS)
-        raise InputError(f"{name} is not a picture vestige reads (content looks like {kind}); it reads {known}.")
+        raise InputError(f"{name} is not a picture vestige reads (content looks like {told(kind)}); it reads {known}.")
     if kind == "HEIF" and not register_heif():
         raise InputError(f"{name} is HEIF; install pillow-heif to read it.")
     if kind == "PNG" and data[12:16] == b"CgBI":
