@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from skimage.data import astronaut, coffee
 from sklearn.datasets import load_sample_image
 
 from vestige.app.cli import main
@@ -94,8 +95,7 @@ def test_exact_copies_are_facts_and_strangers_are_not_claimed(built, pictures, t
         assert find_copies(index, ImageSubject.open(tmp_path / "again.bmp"))[0].how == "the same pixels"
         plain = find_copies(index, _subject(np.full((40, 40, 3), 90, np.uint8)))
         assert [c.entry.name for c in plain] == ["plain.png"]
-        for seed in range(20, 22):
-            stranger = to_uint8(render(sample_scene(seed, style="photo"), 128).image)
+        for stranger in (astronaut(), coffee()):  # drawn scenes share textures, and so parts of one another
             assert not any(c.claimed for c in find_copies(index, _subject(stranger), shortlist=4))
 
 

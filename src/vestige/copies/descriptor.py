@@ -26,7 +26,8 @@ from vestige.copies.local import DESCRIBE, features
 from vestige.core.errors import InputError, UsageError
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-#: Names of the descriptors of the package, and where what they need is.
+#: Names of the package's descriptors, and where their tables are. Those of "features" do not ship: they are not
+#: measured yet, and weigh as much as a network.
 SHIPPED = {"local": WEIGHTS / "copies_local.safetensors", "features": WEIGHTS / "copies_features.safetensors"}
 _BETA, _NEAREST = 1.0, 5
 
@@ -128,6 +129,11 @@ def load_descriptor(name: str = "") -> Descriptor:
     """
     name = name or "local"
     if name in SHIPPED:
+        if not SHIPPED[name].is_file():
+            raise UsageError(
+                f"The tables of the descriptor {name!r} are not here; 'python -m vestige.bench.copies fit --descriptor "
+                f"{name}' makes them from the data packs. The default, local, needs none."
+            )
         if name == "features":
             _network()
         return Vlad(name, read_tables(SHIPPED[name]), network=name == "features")

@@ -66,6 +66,7 @@ SYSTEMS = (
                 "a classifier trained on manipulated pictures, those of them that were found, and all others",
                 "the corrected model, and its audit as JSON and HTML",
                 quick="--audit brief --size 16",
+                exit_code=NOT_MEASURABLE,
             ),
             Command(
                 "vestige measure backdoor/classifier.safetensors out/corrective.safetensors --method corrective "
