@@ -9,7 +9,7 @@ from vestige.core.image_io import encode
 from vestige.core.roles import Finder
 from vestige.core.subjects import ImageSubject
 from vestige.forensics.copy_move import CopyMove, _structure
-from vestige.forensics.copy_move_candidates import mirror_descriptors, self_matches
+from vestige.forensics.copy_move_candidates import _envelope, mirror_descriptors, self_matches, shift_candidates
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +165,21 @@ def test_same_input_same_answer(photo: np.ndarray) -> None:
     first, second = _find(pixels), _find(pixels)
     assert first.score == second.score
     assert np.array_equal(first.map, second.map)
+
+
+@pytest.mark.parametrize("shape", [(600, 771), (601, 770)])
+def test_the_envelope_from_block_means_is_that_of_the_whole_spectrum(shape):
+    height, width = shape
+    field = cv2.GaussianBlur(np.random.default_rng(0).normal(size=shape).astype(np.float32), (0, 0), 0.8)
+    power = np.abs(np.fft.fft2(field)) ** 2
+    blurred = cv2.GaussianBlur(np.fft.fftshift(power), (0, 0), sigmaX=width / 24, sigmaY=height / 24)
+    expected = np.fft.ifftshift(blurred)[:, : width // 2 + 1]
+    found = _envelope(power[:, : width // 2 + 1].astype(np.float32), width)
+    np.testing.assert_allclose(found, expected, atol=0.03 * expected.max())
+
+
+def test_a_shift_and_its_opposite_are_one_candidate():
+    picture = np.random.default_rng(0).normal(128, 30, (200, 300)).astype(np.float32)
+    picture[40:140, 180:280] = picture[40:140, 60:160]
+    shifts = shift_candidates(picture, 12.0)
+    assert len({(120, 0), (180, 0)} & set(shifts)) == 1

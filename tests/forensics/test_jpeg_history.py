@@ -221,3 +221,17 @@ def test_large_pictures_are_sampled():
     sampled = JpegDouble(limit=60_000).find(jpeg(saved(HOST, 60), 90))
     assert abs(sampled.details["primary_quality"] - 60) <= 2
     assert sampled.details["coefficients"] < JpegDouble().find(jpeg(saved(HOST, 60), 90)).details["coefficients"]
+
+
+def test_the_earlier_compression_is_estimated_once_for_both_examiners(monkeypatch):
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return requantised(*given)
+
+    monkeypatch.setattr("vestige.forensics.jpeg_double.requantised", counted)
+    subject = jpeg(saved(HOST, 70), 90)
+    together = [examiner().find(subject).score for examiner in (JpegDouble, JpegDQ)]
+    assert len(calls) == 1
+    assert together[1] == JpegDQ().find(jpeg(saved(HOST, 70), 90)).score

@@ -39,6 +39,6 @@ def _averaged(maps: np.ndarray, factor: int) -> np.ndarray:
     means = []
     for one in maps:  # one by one: together they take as much memory again as the picture
         padded = np.pad(one, ((0, -height % factor), (0, -width % factor)), "edge")
-        parts = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor)
-        means.append(parts.mean((1, 3)))
+        size = (padded.shape[1] // factor, padded.shape[0] // factor)
+        means.append(cv2.resize(padded, size, interpolation=cv2.INTER_AREA))
     return np.stack(means)
