@@ -11,10 +11,10 @@ from vestige.data.distortions import compose
 from vestige.metrics.quality import psnr, ssim
 from vestige.watermark import spread_spectrum
 from vestige.watermark.carriers import TILE, Carriers, blocks, fold, grid, overlap_add, whiten
-from vestige.watermark.informed import margins, panel_change
+from vestige.watermark.informed import _data, _pilots, margins, panel_change
 from vestige.watermark.payload import PayloadCode
 from vestige.watermark.registration import PhaseTest, candidates
-from vestige.watermark.spread_spectrum import SpreadSpectrum
+from vestige.watermark.spread_spectrum import Content, SpreadSpectrum
 
 KEY = b"k" * 32
 
@@ -37,36 +37,39 @@ def marked(photo, method):
 # carriers -------------------------------------------------------------------------------------------------------------
 
 
-def test_carriers_are_keyed_disjoint_and_of_unit_power():
-    carriers, other = Carriers(KEY), Carriers(b"other")
-    both = {tuple(f) for f in carriers.pilots} & {tuple(f) for f in carriers.data}
-    assert not both
-    assert not np.array_equal(carriers.pilots, other.pilots)
-    assert np.array_equal(carriers.turn, Carriers(KEY).turn)
-    chips = np.random.default_rng(0).choice([-1, 1], (2, len(carriers.data)))
-    weights = np.concatenate([np.ones(carriers.count), chips[0] + 1j * chips[1]])
-    tile = carriers.tiles(weights)
-    assert tile.std() == pytest.approx(1.0, abs=1e-3)
-    seen = carriers.at(tile) / carriers.amplitudes
-    assert np.abs(seen / seen[0] - weights).max() < 1e-3
-    assert np.corrcoef(tile.ravel(), other.tiles(np.ones(len(other.frequencies))).ravel())[0, 1] < 0.2
+@pytest.mark.parametrize("bound", [True, False])
+def test_carriers_are_keyed_and_disjoint(bound):
+    carriers, other = Carriers(KEY, bound), Carriers(b"other", bound)
+    pilots = {tuple(f) for f in carriers.pilots.frequencies}
+    assert len(pilots) == 32
+    assert not pilots & {tuple(f) for f in carriers.data.frequencies}
+    assert not np.array_equal(carriers.pilots.frequencies, other.pilots.frequencies)
+    assert np.array_equal(carriers.data.turn, Carriers(KEY, bound).data.turn)
+    assert not np.array_equal(Carriers(KEY, not bound).pilots.frequencies, carriers.pilots.frequencies)
+    chips = np.random.default_rng(0).choice([-1, 1], carriers.slots)
+    real, imaginary = np.split(chips, 2)
+    tile = carriers.data.tiles((real + 1j * imaginary).astype(np.complex64))
+    seen = carriers.data.at(tile)
+    assert np.abs(seen / np.abs(seen[0].real) - (real + 1j * imaginary)).max() < 1e-3
+    pilots_tile = carriers.pilots.tiles(np.ones(32, np.complex64))
+    assert np.sqrt(tile.std() ** 2 + pilots_tile.std() ** 2) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_blocks_add_up_to_the_picture():
     field = np.random.default_rng(1).random((150, 333), np.float32)
     parts = blocks(field)
     assert parts.shape[:2] == grid(field.shape)
-    whole = overlap_add(np.ones_like(parts))
-    assert np.abs(whole - 1).max() < 1e-5
-    carriers = Carriers(KEY)
-    turned = carriers.at(parts) * np.conj(carriers.block_turns(*parts.shape[:2]))
-    assert np.abs(turned.sum((0, 1)) - carriers.at(fold(field))).max() < 0.05
+    assert np.abs(overlap_add(np.ones_like(parts)) - 1).max() < 1e-5
+    assert np.abs(overlap_add(blocks(field, TILE, True), True)[:150, :333] - field).max() < 1e-5
+    waves = Carriers(KEY).data
+    turned = waves.at(parts) * np.conj(waves.block_turns(*parts.shape[:2]))
+    assert np.abs(turned.sum((0, 1)) - waves.at(fold(field))).max() < 0.05
 
 
 @pytest.mark.parametrize("offset", [(0, 0), (17, 90), (127, 1)])
 def test_shift_is_found(offset):
     carriers = Carriers(KEY)
-    tile = carriers.tiles(np.ones(len(carriers.frequencies), complex))
+    tile = carriers.pilots.tiles(np.ones(32, complex)) * 2
     noise = np.random.default_rng(2).normal(0, 2, (300, 300))
     y, x = offset
     image = np.tile(tile, (4, 4))[y : y + 300, x : x + 300] + noise
@@ -80,7 +83,7 @@ def test_p_values_of_pilots_are_valid():
     tiles = [
         fold(whiten(data.camera()[i : i + 256, 2 * i : 2 * i + 256].astype(np.float32))) for i in range(0, 100, 20)
     ]
-    keys = [Carriers(bytes([i])) for i in range(30)]
+    keys = [Carriers(bytes([i]), bound=False) for i in range(30)]
     p = np.exp([key.align(key.phasors(tile))[1] for key in keys for tile in tiles])
     for level in (0.3, 0.1, 0.03):
         assert np.mean(p <= level) <= level + 3 * np.sqrt(level / len(p))
@@ -89,18 +92,20 @@ def test_p_values_of_pilots_are_valid():
 # informed embedding ---------------------------------------------------------------------------------------------------
 
 
-def test_informed_embedding_beats_blind_embedding_of_the_same_energy(photo):
-    carriers = Carriers(KEY)
+@pytest.mark.parametrize("bound", [True, False])
+def test_informed_embedding_beats_blind_embedding_of_the_same_energy(photo, bound):
+    carriers = Carriers(KEY, bound)
     code = PayloadCode(KEY, carriers.slots)
     chips, groups = code.encode(BITS), code.groups(BITS)
     luma = (photo[0].mean(0) * 255).astype(np.float32)
+    follows = Content(carriers, luma).panel(slice(0, 384), slice(0, 384)) if bound else None
     amplitude = np.full_like(luma, 2.0)
-    change = panel_change(luma, carriers, chips, groups, amplitude)
+    change = panel_change(luma, carriers, chips, groups, amplitude, follows)
     assert np.mean(change**2) <= 4.01
-    half = len(chips) // 2
-    tile = carriers.tiles(np.concatenate([np.ones(carriers.count), chips[:half] + 1j * chips[half:]]))
-    blind = 2.0 * np.tile(tile, (3, 3))
-    informed, plain = (margins(luma + c, carriers, chips, groups) for c in (change, blind))
+    pairs = np.split(chips.astype(np.float32), 2)
+    blind = _data((pairs[0] + 1j * pairs[1])[None], carriers, luma.shape, follows)
+    blind = 2.0 * (blind + _pilots(np.ones((1, 32), np.complex64), carriers, luma.shape, follows))
+    informed, plain = (margins(luma + c, carriers, chips, groups, follows) for c in (change, blind))
     assert informed[0] > 1.15 * plain[0]
     assert informed[1] > 0.9 * plain[1]
 
@@ -114,14 +119,14 @@ def test_informed_embedding_beats_blind_embedding_of_the_same_energy(photo):
 def test_linear_part_is_among_the_candidates(marked, name, strength, scale):
     changed = compose([(name, strength)])(marked)
     luma = (changed[0].mean(0) * 255).astype(np.float32)
-    carriers = Carriers(PUBLIC_KEY)
+    carriers = Carriers(PUBLIC_KEY, bound=False)
     found, tried = candidates(luma, carriers, 6, (0.4, 2.0))
     angle = np.radians(-strength if name == "rotate" else 0)
     stretch = np.diag([strength**0.5, strength**-0.5]) if name == "aspect" else np.eye(2)
     expected = scale * stretch @ np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     assert min(np.abs(linear - expected).max() for linear in found) < 0.01
     assert tried > 1000
-    heights, _ = PhaseTest(luma, carriers).heights(np.stack([expected, np.eye(2) * 1.7]), TILE)
+    heights, _ = PhaseTest(whiten(luma), carriers).heights(np.stack([expected, np.eye(2) * 1.7]), TILE)
     assert heights[0] > heights[1] + 1
 
 
@@ -226,8 +231,8 @@ def test_masks_leave_the_rest_untouched(photo, method):
 
 
 def test_pilots_without_payload_are_unreadable(photo, method):
-    carriers = Carriers(PUBLIC_KEY)
-    pilots = carriers.tiles(np.concatenate([np.ones(carriers.count), np.zeros(len(carriers.data))]).astype(complex))
+    carriers = Carriers(PUBLIC_KEY, bound=False)
+    pilots = carriers.pilots.tiles(np.ones(32, np.complex64))
     (reading,) = method.read(np.clip(photo + np.tile(pilots, (3, 3)) * (4 / 255), 0, 1), PUBLIC_KEY)
     assert reading.outcome == "unreadable"
     assert reading.p_value < 1e-6

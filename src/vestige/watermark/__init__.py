@@ -416,6 +416,22 @@ SYSTEMS = (
         ),
     ),
     System(
+        "content_bound",
+        "the default mark bound to its picture: neither folding nor averaging marked pictures forges or removes it",
+        ("mark",),
+        title="Using Digital Watermarks with Image Signatures to Mitigate the Threat of the Copy Attack",
+        venue="ICASSP 2003",
+        target="vestige.watermark.content_bound:ContentBound",
+        kind="baseline",
+        commands=(
+            Command(
+                "vestige mark photo.png --method content_bound -m vestige -k kit.key -o out/bound.png",
+                "pictures",
+                "marked pictures, which 'vestige read' reads",
+            ),
+        ),
+    ),
+    System(
         "hidden",
         "HiDDeN: convolutions that hide bits and read them",
         ("mark", "learn"),

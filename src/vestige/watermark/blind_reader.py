@@ -17,21 +17,28 @@ import cv2
 import numpy as np
 
 from vestige.core.roles import Reading
-from vestige.watermark.carriers import HOP, TILE, Carriers, blocks, fold, grid, whiten
+from vestige.watermark.carriers import TILE, Carriers, fold, whiten
+from vestige.watermark.informed import data_blocks
 from vestige.watermark.payload import TAG_BITS, Decoded, PayloadCode
 from vestige.watermark.registration import candidates, drift
 
 CELL = 16  # pixels a side of a cell of the localisation map
 SIGNIFICANT = 1e-6  # presence is claimed below this corrected p-value
+_RINGS = 6  # of frequencies, as many carriers in each
 _PLAUSIBLE = math.log(1e-3)  # alignments with a higher p-value are not decoded
 
 
 @dataclass
 class _View:
-    """The picture in mark coordinates (its centre at the canvas' centre), and where the pilots place it."""
+    """The picture in mark coordinates (its centre at the canvas' centre), and where the pilots place it.
+
+    white: whitened luma. masked: the same times the pilots' mask, from which shift, log_p and phasors come.
+    """
 
     linear: np.ndarray
+    luma: np.ndarray
     white: np.ndarray
+    masked: np.ndarray
     shift: np.ndarray
     log_p: float
     phasors: np.ndarray
@@ -40,7 +47,8 @@ class _View:
 class BlindReader:
     """Reads one image 3×H×W.
 
-    free: bool H×W, what may be looked at (everything by default). region, scales, trials: as in `SpreadSpectrum`.
+    free: bool H×W, what may be looked at (everything by default). region, scales, trials: as in
+    `SpreadSpectrum`; with no trials nothing is searched for.
     """
 
     def __init__(
@@ -79,7 +87,7 @@ class BlindReader:
         view = self._view(np.eye(2))
         if self._counts(view):
             yield view
-        folded = fold(view.white)
+        folded = fold(view.masked)
         for turns in range(4):
             for mirror in (1.0, -1.0):
                 if turns == 0 and mirror == 1.0:
@@ -90,6 +98,8 @@ class BlindReader:
                 if self.carriers.align(self.carriers.phasors(tile))[1] < _PLAUSIBLE:
                     turn = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
                     yield self._view(turn @ np.diag([mirror, 1.0]))
+        if not self.trials:
+            return
         part = self.luma[middle(self.luma.shape, 1024)]
         proposed, number = candidates(part, self.carriers, self.trials, self.scales)
         self.tried += number
@@ -110,16 +120,16 @@ class BlindReader:
         assert self.best is not None
         for refinement in range(3):
             if refinement:
-                change = np.eye(2) + drift(view.white, self.carriers, view.shift)
+                change = np.eye(2) + drift(view.masked, self.carriers, view.shift)
                 linear = view.linear @ np.linalg.inv(change)
                 # Reduced pictures have lost the higher carriers; more of the mark makes up for it.
                 wide = 2 if np.linalg.norm(linear, 2) < 0.75 else 1
                 view = self._view(linear, view.log_p, wide)
-            self.decoded += 2
-            aligned = self.carriers.shifted(view.phasors, view.shift)
-            attempts = self.code.decode(self.carriers.soft_chips(aligned))
-            if attempts[0].authentic:
-                return view, attempts
+            for soft in self._soft(view):
+                self.decoded += 2
+                attempts = self.code.decode(soft)
+                if attempts[0].authentic:
+                    return view, attempts
             if view.log_p <= self.best[0].log_p:
                 self.best = (view, attempts)
         return None
@@ -127,10 +137,57 @@ class BlindReader:
     def _view(self, linear: np.ndarray, log_p: float | None = None, wide: int = 1) -> _View:
         """The picture under a linear part. log_p: that of the view it refines, to be kept. wide: times ``region``."""
         luma, valid = self._rectify(linear, wide)
-        white = whiten(luma, valid)
-        phasors = self.carriers.phasors(fold(white))
+        white = masked = whiten(luma, valid)
+        if self.carriers.binding is not None:
+            masked = white * self.carriers.binding.mask(luma)
+        phasors = self.carriers.phasors(fold(masked))
         shift, own = self.carriers.align(phasors)
-        return _View(linear, white, shift, own if log_p is None else log_p, phasors)
+        return _View(linear, luma, white, masked, shift, own if log_p is None else log_p, phasors)
+
+    def _soft(self, view: _View) -> Iterator[np.ndarray]:
+        """Soft chips of a view, (slots,): of all blocks alike, then with less of those whose content is cut off."""
+        aligned, known, _ = self._blocks(view)
+        if self.carriers.binding is None:
+            yield self.carriers.soft_chips(aligned.sum((0, 1)))
+            return
+        for weight in (known**0.5, known**4):
+            total = np.einsum("rc,rcm->m", weight.astype(np.float32), aligned)
+            noise = 1e-9 + np.einsum(
+                "rc,rcm->m", np.square(weight, dtype=np.float32), aligned.real**2 + aligned.imag**2
+            )
+            yield self.carriers.soft_chips(total * self._trust(total, noise))
+
+    def _trust(self, total: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Weights of carriers (M,) with sums over blocks ``total`` and what the noise of these would be as power.
+
+        Compression and reduction take the high frequencies first: how far the power in a ring of frequencies exceeds
+        that of noise says how much is left there.
+        """
+        radius = np.hypot(*self.carriers.data.frequencies.T)
+        ring = np.argsort(np.argsort(radius, kind="stable")) * _RINGS // len(radius)
+        counts = np.bincount(ring, minlength=_RINGS)
+        excess = np.bincount(ring, np.abs(total) ** 2 / noise, _RINGS) / counts - 1
+        left = np.maximum(excess, 0)
+        weights: np.ndarray = (np.sqrt(left + 0.25 * left.mean() + 1e-3)[ring] / np.sqrt(noise)).astype(np.float32)
+        return weights
+
+    def _blocks(self, view: _View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Data carriers of every block of the mark in a view, turns and signs undone, (rows, columns, M) complex; the
+        share of each block's content that is in view; and pixels (x, y) by which the blocks begin before the view.
+        """
+        binding, waves = self.carriers.binding, self.carriers.data
+        offset = view.shift % TILE
+        before = np.floor(offset).astype(int) % (waves.side // 2)
+        spare = ((int(before[1]), 0), (int(before[0]), 0))
+        white = np.pad(view.white, spare)
+        aligned = waves.shifted(data_blocks(white, self.carriers), offset - before)
+        rows, columns = aligned.shape[:2]
+        if binding is None:
+            return aligned, np.ones((rows, columns)), before
+        described = binding.describe(np.pad(view.luma, spare, mode="edge"), rows, columns)
+        aligned *= binding.signs(described)
+        shares = [binding.known(n, m, b) for n, m, b in zip((rows, columns), white.shape, before[::-1])]
+        return aligned, np.outer(*shares), before
 
     def _rectify(self, linear: np.ndarray, wide: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Luma in mark coordinates and where it is known: canvas point c shows image point middle + A (c - middle)."""
@@ -183,9 +240,8 @@ class BlindReader:
         """Presence of the codeword in every block, in standard deviations, over the cells of the image."""
         assert found.bits is not None
         chips = self.code.encode(found.message if found.message is not None else found.bits)
-        rows, columns = grid(view.white.shape)
-        aligned = self.carriers.at(blocks(view.white)) * np.conj(self.carriers.block_turns(rows, columns))
-        soft = self.carriers.soft_chips(self.carriers.shifted(aligned, view.shift))
+        aligned, _, before = self._blocks(view)
+        soft = self.carriers.soft_chips(aligned)
         presence = (soft @ chips) / np.sqrt((soft**2).sum(-1) + 1e-6)
         matrix = self._matrix(view.linear, list(view.white.shape[::-1]))
         height, width = (-(-n // CELL) for n in self.shape)
@@ -193,7 +249,8 @@ class BlindReader:
         cells = np.stack([x, y], -1) * CELL + (CELL - 1) / 2 - self.origin - matrix[:, 2]
         canvas = cells @ np.linalg.inv(matrix[:, :2]).T
         inside = ((canvas > -CELL) & (canvas < np.array(view.white.shape[::-1]) + CELL)).all(-1)
-        at = ((canvas - (HOP - 0.5)) / HOP + 1).astype(np.float32)  # in blocks, whose middles are a hop apart
+        hop = self.carriers.data.side // 2
+        at = ((canvas + before + 0.5) / hop).astype(np.float32)  # in blocks, whose middles are a hop apart
         smooth = cv2.remap(
             presence.astype(np.float32), at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )

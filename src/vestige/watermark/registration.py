@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -36,20 +37,22 @@ _RINGS = int(math.log(0.5 / _LOWEST) / _STEP) + 1
 _STRETCHES = tuple(k * 0.035 for k in range(-7, 8) if k)  # log aspect ratios, beyond none
 _LEAST = 5.5  # standard deviations of a candidate: the best of those that chance offers has about 5.4
 _FINE = 96  # hypotheses that get a fine grid of shifts
+_RANKED = (60, 40, 40)  # hypotheses by magnitude: upright, turned, stretched
+_RANKED_BOUND = (20, 15, 15)  # the same for each of many ranges of scale
+_MASK_STEP = 0.16  # log scales that one mask serves
 _UPRIGHT = 40  # steps of angle (20 degrees) either side that count as upright
 
 #: Score, log scale, steps of angle, and what precedes scaling and rotation (mirroring, stretching).
 Cell = tuple[float, float, int, np.ndarray]
 
 
-def spectrum(luma: np.ndarray) -> np.ndarray:
-    """ln(1 + power over its local level), zero frequency in the middle, S×S with S = 256 or 512.
+def spectrum(white: np.ndarray) -> np.ndarray:
+    """ln(1 + power over its local level) of whitened luma, zero frequency in the middle, S×S with S = 256 or 512.
 
     Larger pictures are averaged over windows of that side.
     """
-    height, width = luma.shape
+    height, width = white.shape
     side = 512 if max(height, width) > 256 else 256
-    white = whiten(luma)
     power = np.zeros((side, side // 2 + 1), np.float32)
     for top in _starts(height, side):
         for left in _starts(width, side):
@@ -105,8 +108,11 @@ def scores(polar: np.ndarray, pilots: np.ndarray, logs: np.ndarray, first: int =
     return (total / np.sqrt(np.maximum(seen, 0.4 * len(pilots)))[:, None].astype(np.float32))[::-1]
 
 
-def hypotheses(power: np.ndarray, pilots: np.ndarray, scales: tuple[float, float]) -> np.ndarray:
+def hypotheses(
+    power: np.ndarray, pilots: np.ndarray, scales: tuple[float, float], ranked_each: tuple[int, int, int]
+) -> np.ndarray:
     """Linear parts (N, 2, 2) worth a test of phases. power: centred spectrum (`spectrum`). pilots: (K, 2) per pixel.
+    ranked_each: how many upright, turned and stretched ones magnitudes choose.
 
     All upright scalings, plain and mirrored; all rotations without scaling; and the most plausible by magnitude of
     upright, turned and stretched (aspect ratio changed by up to 28 %) pictures. Half turns, which magnitudes do not
@@ -116,10 +122,9 @@ def hypotheses(power: np.ndarray, pilots: np.ndarray, scales: tuple[float, float
     logs = np.arange(math.log(scales[0]), math.log(scales[1]) + _STEP, _STEP)
     # Phases decide more finely the larger the picture is; small ones take every second step.
     every = 1 if len(power) > 256 else 2
-    plain = np.concatenate(
-        [_linear(logs[::every], np.zeros(1)) @ np.diag([mirror, 1.0]) for mirror in (1.0, -1.0)]
-        + [_linear(np.zeros(1), np.arange(-_TURNS, _TURNS, every))]
-    )
+    plain = [_linear(logs[::every], np.zeros(1)) @ np.diag([mirror, 1.0]) for mirror in (1.0, -1.0)]
+    if scales[0] <= 1 < scales[1]:
+        plain.append(_linear(np.zeros(1), np.arange(-_TURNS, _TURNS, every)))
     upright, turned, stretched = [], [], []
     quarter = _TURNS // 2  # a quarter turn, in steps
     for mirror in (1.0, -1.0):
@@ -135,11 +140,11 @@ def hypotheses(power: np.ndarray, pilots: np.ndarray, scales: tuple[float, float
         for first in (-4, quarter - 4):
             stretched += _maxima(scores(polar, moved, logs, first, 9), logs, first, before, 6)
     ranked = []
-    for kind, count in ((upright, 60), (turned, 40), (stretched, 40)):
+    for kind, count in zip((upright, turned, stretched), ranked_each):
         kind.sort(key=lambda item: -item[0])
         ranked += [_linear(np.array([scale]), np.array([turn]))[0] @ before for _, scale, turn, before in kind[:count]]
     likely = np.reshape(ranked, (-1, 2, 2))
-    return np.concatenate([plain, likely, -likely])
+    return np.concatenate([*plain, likely, -likely])
 
 
 def _linear(logs: np.ndarray, turns: np.ndarray) -> np.ndarray:
@@ -161,10 +166,10 @@ def _maxima(surface: np.ndarray, logs: np.ndarray, first: int, before: np.ndarra
 class PhaseTest:
     """Coherent test of linear parts on one picture, by look-ups in its oversampled complex spectrum."""
 
-    def __init__(self, luma: np.ndarray, carriers: Carriers) -> None:
-        height, width = luma.shape
+    def __init__(self, white: np.ndarray, carriers: Carriers) -> None:
+        """white: whitened luma h×w."""
+        height, width = white.shape
         self.side = 1024 if max(height, width) > 256 else 512
-        white = whiten(luma)
         padded = np.zeros((self.side, self.side), np.float32)
         padded[:height, :width] = white
         # The middle becomes the origin, so that the spectrum varies slowly enough to be interpolated.
@@ -172,9 +177,9 @@ class PhaseTest:
         spectrum = scipy.fft.rfft2(padded)
         level = cv2.blur(np.abs(spectrum) ** 2, (41, 41), borderType=cv2.BORDER_REFLECT)
         self.relative = np.fft.fftshift(spectrum / np.sqrt(level + np.float32(1e-6)), axes=0)
-        self.base = carriers.pilots / TILE
-        self.turn = carriers.turn[: carriers.count]
-        self.pilots = carriers.pilots
+        self.base = carriers.pilots.frequencies / TILE
+        self.turn = carriers.pilots.turn
+        self.pilots = carriers.pilots.frequencies
 
     def _phasors(self, linear: np.ndarray) -> np.ndarray:
         """Pilot phasors (N, K) under linear parts (N, 2, 2), bilinearly interpolated; zero beyond half a cycle."""
@@ -241,30 +246,48 @@ def candidates(luma: np.ndarray, carriers: Carriers, count: int, scales: tuple[f
     largest = max(1.0, min(scales[1], min(luma.shape) / (0.65 * TILE)))
     # Small pictures reduced to less than 0.38 have lost too much to be read.
     smallest = scales[0] if max(luma.shape) > 512 else max(scales[0], min(0.38, scales[1]))
-    tried = hypotheses(spectrum(luma), carriers.pilots / TILE, (smallest, largest))
     height, width = luma.shape
-    top, left = max(height - 512, 0) // 2, max(width - 512, 0) // 2
-    test = PhaseTest(luma[top : top + 512, left : left + 512], carriers)
-    chosen = tried[np.argsort(-test.heights(tried)[0])[:_FINE]]
-    heights, shifts = test.heights(chosen, TILE)
-    best = np.argsort(-heights)[: 3 * count]
-    linear, heights = test.climb(chosen[best], shifts[best])
-    # Strongly reduced pictures have lost pilots, so that even perfect agreement is worth less.
-    reachable = np.sqrt(2.0 * (np.abs(test.base @ np.linalg.inv(linear)).max(-1) < 0.5).sum(-1))
+    rows, columns = (slice(max(n - 512, 0) // 2, max(n - 512, 0) // 2 + 512) for n in (height, width))
+    white = whiten(luma)
+    found: list[tuple[float, np.ndarray]] = []
+    number = 0
+    ranges = _ranges(smallest, largest) if carriers.binding else [(smallest, largest)]
+    for low, high in ranges:
+        masked = white
+        if carriers.binding is not None:
+            # A mask of slightly the wrong size still is right nearly everywhere.
+            masked = white * carriers.binding.mask(luma, math.sqrt(low * high))
+        each = _RANKED_BOUND if carriers.binding else _RANKED
+        tried = hypotheses(spectrum(masked), carriers.pilots.frequencies / TILE, (low, high), each)
+        number += len(tried)
+        test = PhaseTest(masked[rows, columns], carriers)
+        chosen = tried[np.argsort(-test.heights(tried)[0])[: max(_FINE // len(ranges), 12)]]
+        heights, shifts = test.heights(chosen, TILE)
+        best = np.argsort(-heights)[: max(3 * count // len(ranges), 3)]
+        linear, heights = test.climb(chosen[best], shifts[best])
+        # Strongly reduced pictures have lost pilots, so that even perfect agreement is worth less.
+        reachable = np.sqrt(2.0 * (np.abs(test.base @ np.linalg.inv(linear)).max(-1) < 0.5).sum(-1))
+        found += [(float(h), one) for h, one, r in zip(heights, linear, reachable) if h >= min(_LEAST, 0.9 * r)]
     distinct: list[np.ndarray] = []
-    for index in np.argsort(-heights):
-        if heights[index] >= min(_LEAST, 0.9 * reachable[index]) and all(
-            np.abs(linear[index] - other).max() > 0.01 for other in distinct
-        ):
-            distinct.append(linear[index])
+    for _, one in sorted(found, key=lambda pair: -pair[0]):
+        if all(np.abs(one - other).max() > 0.01 for other in distinct):
+            distinct.append(one)
     # Any sequence of three moves out of nine might have been the best.
-    return np.reshape(distinct[:count], (-1, 2, 2)), len(tried) * 9**3
+    return np.reshape(distinct[:count], (-1, 2, 2)), number * 9**3
+
+
+def _ranges(smallest: float, largest: float) -> list[tuple[float, float]]:
+    """Ranges of scale, each narrow enough for one mask, that together reach from the smallest to the largest."""
+    count = max(1, math.ceil(math.log(largest / smallest) / _MASK_STEP))
+    edges = np.geomspace(smallest, largest, count + 1)
+    return [(float(a), float(b)) for a, b in pairwise(edges)]
 
 
 def drift(white: np.ndarray, carriers: Carriers, shift: np.ndarray) -> np.ndarray:
     """Residual linear distortion 2×2 by the pilots; see `measured_drift`."""
 
+    # ``white`` has been multiplied by the mask where there is one.
     def near(part: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
-        return carriers.near(carriers.phasors(fold(part))[: carriers.count], start, 3.0)
+        return carriers.near(carriers.phasors(fold(part)), start, 3.0)
 
     return measured_drift(white, TILE, shift, near)

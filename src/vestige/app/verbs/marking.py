@@ -108,6 +108,7 @@ def read_files(
                 "bits": bits,
                 "p_value": reading.p_value,
                 "confidence": round(reading.confidence, 4),
+                **({"bound": bound} if (bound := (reading.details or {}).get("bound")) is not None else {}),
             }
         )
         if not as_json and not quiet:
@@ -116,6 +117,8 @@ def read_files(
                 "unreadable": "is marked, but the payload cannot be read",
                 "absent": "is not marked with this key",
             }[reading.outcome]
+            if reading.outcome == "read" and (reading.details or {}).get("bound"):
+                said += ", bound to this picture"
             why = (reading.details or {}).get("why") or f"p = {reading.p_value:.1e}"
             say(f"{file}: {said} ({why})")
     if as_json:

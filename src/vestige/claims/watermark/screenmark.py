@@ -76,9 +76,8 @@ class _Tiled:
         from vestige.watermark.carriers import Carriers
         from vestige.watermark.payload import PayloadCode
 
-        carriers = Carriers(PUBLIC_KEY)
-        real, imaginary = np.split(PayloadCode(PUBLIC_KEY, carriers.slots).encode(bits), 2)
-        tile = carriers.tiles(np.concatenate([np.ones(carriers.count), real + 1j * imaginary]).astype(np.complex64))
+        carriers = Carriers(PUBLIC_KEY, bound=False)
+        tile = carriers.tile(PayloadCode(PUBLIC_KEY, carriers.slots).encode(bits))
         height, width = screens.shape[2:]
         repeated = np.tile(tile, (-(-height // len(tile)), -(-width // len(tile))))[:height, :width]
         return eight_bit(screens + np.float32(self.level / 255) * repeated)
