@@ -170,11 +170,7 @@ def levelled(
     this scale instead. Sides below the region's are enlarged; what happens follows from the seed alone.
     """
     draw = rng(seed, "levelled")
-    shrink = 1.0 if draw.random() < 0.5 else float(draw.uniform(0.5, 1))
-    chosen = 0 if draw.random() < 0.2 else int(draw.integers(60, 98))
-    kind = "WEBP" if quality is None and draw.random() < 0.25 else "JPEG"
-    places = draw.random(2)
-    shrink, chosen = shrink if scale is None else scale, chosen if quality is None else quality
+    shrink, chosen, kind, places = _handling(draw, quality, scale)
     pixels = decode(data).pixels
     region = min(round(side / shrink), *pixels.shape[:2])
     top, left = (int(place * (n - region + 1)) for place, n in zip(places, pixels.shape[:2], strict=True))
@@ -187,17 +183,24 @@ def levelled(
     return np.ascontiguousarray(cut.transpose(2, 0, 1))
 
 
+def _handling(
+    draw: np.random.Generator, quality: int | None, scale: float | None
+) -> tuple[float, int, str, np.ndarray]:
+    """(reduction, quality with 0 for without loss, format, two shares of the room for a cut) as `levelled` says."""
+    shrink = 1.0 if draw.random() < 0.5 else float(draw.uniform(0.5, 1))
+    chosen = 0 if draw.random() < 0.2 else int(draw.integers(60, 98))
+    kind = "WEBP" if quality is None and draw.random() < 0.25 else "JPEG"
+    places = draw.random(2)
+    return shrink if scale is None else scale, chosen if quality is None else quality, kind, places
+
+
 def sent(data: bytes, most: int, seed: int, *, quality: int | None = None, scale: float | None = None) -> np.ndarray:
     """A whole picture after the handling of `levelled`, as people send it, in its own size: uint8 3×H×W.
 
     Sides above ``most`` are cut anywhere; nothing is enlarged. quality, scale: as in `levelled`.
     """
     draw = rng(seed, "sent")
-    shrink = 1.0 if draw.random() < 0.5 else float(draw.uniform(0.5, 1))
-    chosen = 0 if draw.random() < 0.2 else int(draw.integers(60, 98))
-    kind = "WEBP" if quality is None and draw.random() < 0.25 else "JPEG"
-    places = draw.random(2)
-    shrink, chosen = shrink if scale is None else scale, chosen if quality is None else quality
+    shrink, chosen, kind, places = _handling(draw, quality, scale)
     pixels = decode(data).pixels
     sides = [min(n, most) for n in pixels.shape[:2]]
     top, left = (int(place * (n - side + 1)) for place, n, side in zip(places, pixels.shape[:2], sides, strict=True))
