@@ -78,7 +78,7 @@ def load_classifier(path: str | Path, *, build: str = "") -> Classifier:
     path = Path(path)
     subject = ModelSubject.open(path)
     if build:
-        model = _built(build)
+        model = user_network("--build", build, "my_models:small_net")
         _fill(model, subject.state_dict(), path, build)
         return Classifier(path, safe_strides(model).eval(), "built", digest=subject.sha256)
     if subject.kind == "diffusers":
@@ -127,19 +127,24 @@ def build_digest(build: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
-def _built(build: str) -> nn.Module:
-    module, _, function = build.partition(":")
+def user_network(option: str, named: str, example: str, *arguments: Any) -> nn.Module:
+    """What the user's own function returns, which must be a torch module; its code runs, with the user's rights.
+
+    option: "--build" or the like, example: a value of it, for the messages. named: "module:function", looked for in the
+    working folder too. Raises UsageError when it is malformed, cannot be called, or returns something else.
+    """
+    module, _, function = named.partition(":")
     if not module or not function.isidentifier():
-        raise UsageError(f"--build is MODULE:FUNCTION, as my_models:small_net; got {build!r}.")
+        raise UsageError(f"{option} is MODULE:FUNCTION, as {example}; got {named!r}.")
     sys.path.insert(0, os.getcwd())
     try:
-        made = getattr(importlib.import_module(module), function)()
+        made = getattr(importlib.import_module(module), function)(*arguments)
     except Exception as error:  # code of the user's
-        raise UsageError(f"{build} could not be called ({type(error).__name__}: {str(error)[:160]}).") from None
+        raise UsageError(f"{named} could not be called ({type(error).__name__}: {str(error)[:160]}).") from None
     finally:
         sys.path.pop(0)
     if not isinstance(made, nn.Module):
-        raise UsageError(f"{build} returned a {type(made).__name__}; it must return a torch module.")
+        raise UsageError(f"{named} returned a {type(made).__name__}; it must return a torch module.")
     return made
 
 

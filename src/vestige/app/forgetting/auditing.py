@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vestige.core import certificate
 from vestige.core.errors import InputError, Interrupted, UsageError
@@ -132,22 +129,11 @@ def trained(recipe: str, problem: ForgetProblem) -> nn.Module:
     recipe: "module:function", called with a network of the architecture and fresh weights, pictures uint8 N×3×H×W,
     labels int64 N and a seed; it returns the trained network. Raises UsageError when it cannot be called.
     """
-    from torch import nn
+    from vestige.nn.classifier import user_network
 
-    module, _, function = recipe.partition(":")
-    if not module or not function.isidentifier():
-        raise UsageError(f"--train is MODULE:FUNCTION, as my_training:train; got {recipe!r}.")
-    sys.path.insert(0, os.getcwd())
     kept = replace(problem.retain)
     seed = problem.seed + 1000
-    try:
-        made: Any = getattr(importlib.import_module(module), function)(
-            problem.fresh(seed), kept.inputs.clone(), kept.labels.clone(), seed
-        )
-    except Exception as error:  # code of the user's
-        raise UsageError(f"{recipe} could not be called ({type(error).__name__}: {str(error)[:160]}).") from None
-    finally:
-        sys.path.pop(0)
-    if not isinstance(made, nn.Module):
-        raise UsageError(f"{recipe} returned a {type(made).__name__}; it must return the trained torch module.")
+    made = user_network(
+        "--train", recipe, "my_training:train", problem.fresh(seed), kept.inputs.clone(), kept.labels.clone(), seed
+    )
     return made.to(next(problem.model.parameters()).device).eval()
