@@ -249,3 +249,9 @@ def _subject(pixels: np.ndarray) -> ImageSubject:
     from vestige.core.image_io import encode
 
     return ImageSubject(encode(np.ascontiguousarray(pixels), "PNG"), "query.png")
+
+
+def test_an_index_of_nothing_that_can_be_read_is_not_made(pictures, tmp_path, capsys):
+    assert called("index", pictures / "broken.png", "-o", tmp_path / "b.index") == 2
+    assert "was not made" in capsys.readouterr().err
+    assert not (tmp_path / "b.index").exists()

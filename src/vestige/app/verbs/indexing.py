@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,9 @@ def build(
         }  # fmt: skip
     for name, why in failed:
         complain(why if name in why else f"{name}: {why}")
+    if not there and not count and failed:
+        shutil.rmtree(out)
+        raise InputError(f"None of the pictures could be read; {out} was not made.")
     if as_json:
         print(json.dumps({**total, "failed": [{"source": n, "why": w} for n, w in failed]}, indent=2))
     elif not quiet:
