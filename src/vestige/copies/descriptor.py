@@ -139,7 +139,7 @@ def load_descriptor(name: str = "") -> Descriptor:
         return Vlad(name, read_tables(SHIPPED[name]), network=name == "features")
     path = Path(name)
     if not path.is_file():
-        raise UsageError(f"There is no descriptor {name!r}; it is local, features, or a file that 'learn sscd' wrote.")
+        raise UsageError(f"There is no descriptor {name!r}; it is local, or a file that 'learn sscd' wrote.")
     from vestige.copies.sscd import TrainedDescriptor
 
     return TrainedDescriptor(path)

@@ -20,7 +20,7 @@ def index(
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Take out pictures whose files are gone.")] = False,
     descriptor: Annotated[
-        str, typer.Option("--descriptor", help="Of a new index: local, features, or a file that 'learn sscd' wrote.")
+        str, typer.Option("--descriptor", help="Of a new index: local, or a file that 'learn sscd' wrote.")
     ] = "",
     exact: Annotated[
         int, typer.Option("--exact-up-to", min=1000, help="Of a new index: code vectors once there are more.")
