@@ -61,6 +61,16 @@ def test_without_alpha_the_share_of_what_is_forgotten_decides():
     assert share == pytest.approx(torch.log1p(torch.tensor(25.0)).item() / 100, abs=0.01)
 
 
+def test_weights_that_share_the_largest_ratio_are_chosen_all_the_same():
+    problem, method = toy_problem(), SSD()
+    bound = len(problem.train) / len(problem.forget)
+    forget = {"w": torch.full((100,), bound)}
+    forget["w"] *= 1 + 1e-6 * torch.rand(100)  # equal but for rounding
+    forget["w"][:3] = 1.0
+    everything = {"w": torch.ones(100)}
+    assert method.chosen_alpha(problem, everything, forget) == 1.0
+
+
 def test_the_ratio_of_single_gradients_is_bounded_by_the_share():
     problem = toy_problem("class")
     everything, forget = SSD().importances(problem)

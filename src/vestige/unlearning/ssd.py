@@ -13,6 +13,9 @@ from vestige.core.errors import UsageError
 from vestige.engines.forgetting.fisher import Output, importance
 from vestige.engines.forgetting.problem import ForgetProblem
 
+#: Relative difference below which two ratios of importances are the same but for rounding.
+_TIE = 1e-4
+
 
 @dataclass(frozen=True)
 class SSD:
@@ -65,7 +68,10 @@ class SSD:
         ratio = torch.cat([(forget[n] / everything[n].clamp(min=1e-30)).flatten() for n in forget])
         percent = 100 - math.log1p(100 * len(problem.forget) / len(problem.train))
         k = min(len(ratio), max(1, round(percent / 100 * len(ratio))))
-        return float(ratio.kthvalue(k).values)
+        found, most = float(ratio.kthvalue(k).values), float(ratio.max()) * (1 - _TIE)
+        # Squares of single gradients have I_f / I_D ≤ N / N_f, which many weights may reach: none lies above then.
+        below = ratio[ratio < most]
+        return float(below.max()) if found >= most and len(below) else found
 
     def erase(self, problem: ForgetProblem) -> nn.Module:
         everything, forget = self.importances(problem)
